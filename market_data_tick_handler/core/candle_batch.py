@@ -1,0 +1,78 @@
+"""Closed candles of one instrument and timeframe, as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.ticks import Array
+from market_data_tick_handler.core.timeframes import Timeframe
+
+# Never part of a comparison of live and batch: they tell of the publication, not of the market (features.md 2.9).
+PUBLICATION_COLUMNS = ("revision", "timestamp_out")
+
+
+class CandleBatch:
+    """`columns` maps every published column to a 1-D array, rows in time order; a null float is NaN.
+
+    `quality` is a string array; `instrument_id`, `exchange`, `symbol`, `timeframe` and `feature_version` are constants
+    of the batch and not stored per row: `row()` and the Arrow schema add them.
+    """
+
+    __slots__ = ("columns", "feature_version", "instrument", "timeframe")
+
+    def __init__(
+        self, instrument: InstrumentDefinition, timeframe: Timeframe, columns: Mapping[str, Array], feature_version: str
+    ) -> None:
+        self.instrument = instrument
+        self.timeframe = timeframe
+        self.columns = dict(columns)
+        self.feature_version = feature_version
+
+    def __len__(self) -> int:
+        return len(self.columns["timestamp"])
+
+    def __getitem__(self, name: str) -> Array:
+        return self.columns[name]
+
+    @property
+    def constants(self) -> dict[str, str]:
+        """The identity columns that are the same in every row."""
+        return {
+            "instrument_id": self.instrument.key,
+            "exchange": self.instrument.exchange,
+            "symbol": self.instrument.symbol,
+            "timeframe": str(self.timeframe),
+            "feature_version": self.feature_version,
+        }
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Row `index` as Python scalars; null floats are None."""
+        out: dict[str, Any] = dict(self.constants)
+        for name, column in self.columns.items():
+            value = column[index].item()
+            out[name] = None if isinstance(value, float) and value != value else value
+        return out
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every row as Python scalars, in time order."""
+        return (self.row(index) for index in range(len(self)))
+
+    def slice(self, start: int, stop: int) -> CandleBatch:
+        """Rows [start, stop) as views."""
+        columns = {name: column[start:stop] for name, column in self.columns.items()}
+        return CandleBatch(self.instrument, self.timeframe, columns, self.feature_version)
+
+    def replace(self, **columns: Array) -> CandleBatch:
+        """The same candles with some columns replaced."""
+        return CandleBatch(self.instrument, self.timeframe, {**self.columns, **columns}, self.feature_version)
+
+
+def concat_candles(batches: list[CandleBatch]) -> CandleBatch:
+    """Batches of one instrument and timeframe, end to end."""
+    first = batches[0]
+    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in first.columns}
+    return CandleBatch(first.instrument, first.timeframe, columns, first.feature_version)

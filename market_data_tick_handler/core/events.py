@@ -1,0 +1,65 @@
+"""What a source may say to a pipeline: Rows, Gap, Disconnect, Heartbeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from market_data_tick_handler.core.ticks import DataType, TickBatch
+
+
+class GapKind(StrEnum):
+    """Why no proof of life exists for an interval: the feed broke, or the service did not run."""
+
+    OUTAGE = "outage"
+    NOT_RUNNING = "not_running"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Ticks of one instrument and data type, in arrival order within the connection that brought them."""
+
+    instrument: str
+    batch: TickBatch
+    connection: int = 0
+
+    @property
+    def data_type(self) -> DataType:
+        return self.batch.data_type
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """[from_us, to_us) of the arrival clock in which the feed was not provably alive."""
+
+    instrument: str
+    data_type: DataType
+    from_us: int
+    to_us: int
+    reason: str
+    kind: GapKind = GapKind.OUTAGE
+    backfilled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """A connection ended at `at_us`; what was learned from it (book state, sequence) is void. `last_alive_us` is the
+    time of the last proof of life on it, where a gap begins until rows or a heartbeat come again."""
+
+    instrument: str
+    at_us: int
+    last_alive_us: int
+    reason: str
+    connection: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Proof at `at_us` that the feed is alive although no row came."""
+
+    instrument: str
+    at_us: int
+    connection: int = 0
+
+
+Event = Rows | Gap | Disconnect | Heartbeat

@@ -1,0 +1,36 @@
+"""What a run may choose: every number that changes a candle's values, in one frozen record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, Timeframe
+
+DEFAULT_GROUPS = ("ohlcv", "flow", "delays", "returns", "indicators")
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureParameters:
+    """Per-instrument parameters of the feature formulas (features.md 13.9). None gives null columns, never a guess."""
+
+    vpin_bucket_volume: float | None = None
+    vpin_buckets: int = 50
+    large_trade_notional: float = 50_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """Options of one pipeline.
+
+    grace_us: a candle is first published when the arrival clock reaches its close plus this.
+    revision_window_us: a trade later than this is refused live.
+    max_clock_skew_us: a timestamp further ahead of local_timestamp than this is implausible.
+    groups: feature groups to compute; an unselected group costs nothing. Identity is always there.
+    """
+
+    timeframes: tuple[Timeframe, ...] = ALL_TIMEFRAMES
+    grace_us: int = 500_000
+    revision_window_us: int = 120_000_000
+    max_clock_skew_us: int = 60_000_000
+    groups: tuple[str, ...] = DEFAULT_GROUPS
+    parameters: FeatureParameters = field(default_factory=FeatureParameters)
