@@ -13,11 +13,22 @@ Both write `OUT` records: float64 (NaN is null) and int64 fields named like the 
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 
-from market_data_tick_handler.core.ticks import Array
+from market_data_tick_handler.core.continuity import Judged
+from market_data_tick_handler.core.features.order_stats import CHILDREN_15S, Arena, Series, Sketch, empty_sketch
+from market_data_tick_handler.core.options import FeatureParameters
+from market_data_tick_handler.core.ticks import Array, DataType
+from market_data_tick_handler.core.timeframes import BORDER_US
+
+MINUTE_US: Final = 60_000_000
+
+# One stretch of arrival time: the judged rows of each data type that has any.
+Segment = Mapping[DataType, Judged]
 
 # What a candle group may read of a closed candle. Volumes in venue units; an empty candle has trade_count 0, the
 # previous close in all four prices and price_vwap NaN. Fields a caller does not have are NaN.
@@ -45,6 +56,7 @@ class CandleGroup(Protocol):
     """Columns computed from closed candles (roll-up code SELF)."""
 
     name: str
+    columns: tuple[str, ...]
     MEMORY: np.dtype[np.void]
     OUT: np.dtype[np.void]
 
@@ -54,3 +66,144 @@ class CandleGroup(Protocol):
         `memory` (shape (1,), MEMORY) is moved on in place; calling once with n candles or n times with one gives the
         same bits. Candles are consecutive: timestamp[i+1] == timestamp[i] + step_us; the caller checks.
         """
+
+
+def record(*parts: str) -> np.dtype[np.void]:
+    """Record layout from alternating dtype and space-separated names: `record("i8", "t0 n", "f8", "open close")`."""
+    fields = [(name, kind) for kind, names in zip(parts[::2], parts[1::2], strict=True) for name in names.split()]
+    return np.dtype(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class RunShape:
+    """What a tick group must know of its run.
+
+    slots15, slots60: lengths of the rings of 15 s and 1 m bins. floor_us: bins that open before it are not kept.
+    """
+
+    slots15: int
+    slots60: int
+    grace_us: int
+    floor_us: int
+    inverse: bool
+    multiplier: float
+    parameters: FeatureParameters
+
+
+@dataclass(slots=True)
+class Parent:
+    """Accumulator of one candle above 1m: the left fold of its 1m bins so far, and their sketches."""
+
+    bin: Array
+    sketches: list[Sketch]
+
+    def copy(self) -> Parent:
+        """An independent copy; sketches are never changed in place."""
+        return Parent(self.bin.copy(), list(self.sketches))
+
+
+class TickState:
+    """Rings, carry and arena of one tick group in one pipeline; groups subclass it and say how to fold."""
+
+    BIN: ClassVar[np.dtype[np.void]]
+    CARRY: ClassVar[np.dtype[np.void]]
+    MEMORY: ClassVar[np.dtype[np.void]]
+    OUT: ClassVar[np.dtype[np.void]]
+    SERIES: ClassVar[tuple[Series, ...]] = ()
+    merge_kernel: ClassVar[Callable[[Array, Array], None]]
+    finish_kernel: ClassVar[Callable[[Array, Array, int, Array], None]]
+
+    def __init__(self, shape: RunShape) -> None:
+        self.shape = shape
+        self.carry = np.zeros(1, self.CARRY)
+        self.empty = np.zeros(1, self.BIN)
+        self.bins15 = np.zeros(shape.slots15, self.BIN)
+        self.bins60 = np.zeros(shape.slots60, self.BIN)
+        self.bins15["t0"] = self.bins60["t0"] = -1
+        self.arena = Arena(self.SERIES) if self.SERIES else None
+
+    def fold(self, segment: Segment) -> None:
+        """Add the rows of one stretch of arrival time to their bins and to the sequence state.
+
+        Each data type's rows are in arrival order; a group that reads several types merges them by
+        (local_timestamp, RANK) itself.
+        """
+        raise NotImplementedError
+
+    def settle(self, border_us: int) -> None:
+        """Fix what the border (a multiple of 15 s) fixes. Called when every row with local_timestamp < border + grace
+        was folded; a group without as-of values has nothing to do."""
+
+    def bins(self, step_us: int, t0: int, count: int) -> Array:
+        """The `count` consecutive 15 s or 1 m bins from `t0`, copied; one that never saw anything is empty."""
+        ring = self.bins15 if step_us == BORDER_US else self.bins60
+        opens = t0 + step_us * np.arange(count)
+        out = ring[(opens // step_us) % len(ring)]
+        absent = out["t0"] != opens
+        if absent.any():
+            out[absent] = self.empty[0]
+            out["t0"] = opens
+        return out
+
+    def parent(self) -> Parent:
+        """An accumulator before its first child."""
+        return Parent(self.empty.copy(), [empty_sketch() for _ in self.SERIES])
+
+    def roll(self, parent: Parent, t0: int, count: int) -> None:
+        """Fold `count` consecutive 1m bins from `t0` into `parent`."""
+        type(self).merge_kernel(parent.bin, self.bins(MINUTE_US, t0, count))
+        if self.arena is not None:
+            children = self.bins(BORDER_US, t0, count * CHILDREN_15S)
+            heads, counts = children["chain_head"].copy(), children["chain_count"].copy()
+            parent.sketches = [
+                self.arena.sketch(row, sketch, heads, counts) for row, sketch in enumerate(parent.sketches)
+            ]
+
+    def finish(self, memory: Array, step_us: int, t0: int, bins: Array, out: Array) -> None:
+        """Columns of consecutive 15 s or 1 m candles from their bins."""
+        type(self).finish_kernel(memory, bins, step_us, out)
+        if self.arena is not None:
+            chains = step_us // BORDER_US
+            children = self.bins(BORDER_US, t0, len(bins) * chains)
+            shape = (len(bins), chains)
+            heads = children["chain_head"].copy().reshape(shape)
+            self.arena.exact(heads, children["chain_count"].copy().reshape(shape), out)
+
+    def finish_parents(self, memory: Array, step_us: int, parents: Sequence[Parent], out: Array) -> None:
+        """Columns of consecutive candles above 1m from their accumulators."""
+        bins = np.concatenate([parent.bin for parent in parents])
+        type(self).finish_kernel(memory, bins, step_us, out)
+        if self.arena is not None:
+            for index, parent in enumerate(parents):
+                self.arena.estimate(parent.sketches, out, index)
+
+    def state(self, keep_from_us: int = 0) -> dict[str, Any]:
+        """Everything a snapshot needs, without the bins that open before `keep_from_us`."""
+        bins15 = self.bins15[self.bins15["t0"] >= keep_from_us]
+        out = {"carry": self.carry, "bins15": bins15, "bins60": self.bins60[self.bins60["t0"] >= keep_from_us]}
+        return {**out, "arena": self.arena.state(bins15)} if self.arena is not None else out
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave; bins find their place in rings of another length by their open time."""
+        self.carry = state["carry"].copy()
+        for ring, held, step in ((self.bins15, state["bins15"], BORDER_US), (self.bins60, state["bins60"], MINUTE_US)):
+            ring[:] = self.empty[0]
+            ring["t0"] = -1
+            newest = held[np.argsort(held["t0"], kind="stable")][-len(ring) :]
+            if self.arena is not None and step == BORDER_US:
+                # Chains are rebuilt in the order they were saved in, then follow their bins into the ring.
+                self.arena = Arena(self.SERIES)
+                held = held.copy()
+                self.arena.load(state["arena"], held)
+                newest = held[np.argsort(held["t0"], kind="stable")][-len(ring) :]
+            ring[(newest["t0"] // step) % len(ring)] = newest
+
+
+class TickGroup(Protocol):
+    """Columns computed from ticks. `inputs`: the data types its `fold` wants; `requires`: groups it reads."""
+
+    name: str
+    inputs: tuple[DataType, ...]
+
+    def open(self, shape: RunShape) -> TickState:
+        """A fresh state for one pipeline."""

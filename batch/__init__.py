@@ -1,0 +1,1 @@
+"""The history application: one module per job, over stored days."""

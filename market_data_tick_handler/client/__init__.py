@@ -1,0 +1,1 @@
+"""What other teams read market data with."""

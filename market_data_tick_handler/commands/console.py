@@ -1,0 +1,69 @@
+"""How commands speak: tables and progress on a terminal, plain lines elsewhere, errors as one line on stderr."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from market_data_tick_handler.errors import ConfigError, InstrumentError, MarketDataError, NotInstalled
+
+DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
+_PLAIN_WIDTH = 140
+
+
+def stdout() -> Console:
+    """Console on standard output. Not a terminal: wide enough that tables do not wrap."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """Console on standard error."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+
+
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Table whose first column is text and whose other columns are numbers, with thousands separated."""
+    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for index, heading in enumerate(headings):
+        out.add_column(heading, justify="left" if index == 0 else "right", style="" if index else "cyan", no_wrap=True)
+    for row in rows:
+        out.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    return out
+
+
+def report_error(error: BaseException, *, verbose: bool) -> int:
+    """Print `error` on stderr, one line per cause, and give the exit code it means."""
+    console = stderr()
+    if verbose:
+        console.print("".join(traceback.format_exception(error)), markup=False, end="")
+    causes = list(_causes(error))
+    for cause in causes:
+        line = Text("error: ", style="bold red")
+        line.append(str(cause) or type(cause).__name__, style="not bold default")
+        console.print(line, soft_wrap=True)
+    usage = all(isinstance(cause, ConfigError | InstrumentError | NotInstalled) for cause in causes)
+    return USAGE if usage else FAILED
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield error
+
+
+def expected_only(error: BaseException) -> bool:
+    """True where every cause is an error raised on purpose, which needs no traceback."""
+    return all(isinstance(cause, MarketDataError) for cause in _causes(error))

@@ -1,0 +1,75 @@
+"""`stream`, `serve`, `persist`: settings plus flags, then the service until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from market_data_tick_handler.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOptions:
+    """What the flags said. `mode` None: as the settings say. `duration_s` 0: endless."""
+
+    mode: str | None = None
+    symbols: tuple[str, ...] = ()
+    exchanges: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    timeframes: tuple[str, ...] = ()
+    duration_s: float = 0.0
+    config_file: Path | None = None
+    env_file: Path | None = None
+    log_level: str | None = None
+
+
+def overrides(options: LiveOptions) -> dict[str, Any]:
+    """The flags as settings, by dotted key; what was not given is not there.
+
+    Raises:
+        ConfigError: several exchanges and no symbol to look for on them.
+        InstrumentError: a symbol does not exist on an exchange that was named.
+    """
+    found: dict[str, Any] = {
+        "modes": [options.mode] if options.mode else None,
+        "instruments": _instruments(options) or None,
+        "candles.timeframes": list(options.timeframes) or None,
+        "logging.level": options.log_level,
+    }
+    if options.exchanges and not options.symbols:
+        if len(options.exchanges) > 1:
+            raise ConfigError("several exchanges need --symbol", key="--exchange", hint="or give --instrument keys")
+        found["default_exchange"] = options.exchanges[0].lower()
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _instruments(options: LiveOptions) -> list[str]:
+    from market_data_tick_handler.core.instruments import resolve_instrument
+
+    on_exchanges = [
+        resolve_instrument(symbol, exchange.lower()).key for exchange in options.exchanges for symbol in options.symbols
+    ]
+    return [*options.instruments, *(on_exchanges if options.exchanges else options.symbols)]
+
+
+def run(options: LiveOptions) -> int:
+    """Run the service until a signal, for the duration, or until finite sources have ended.
+
+    Raises:
+        ConfigError, NotInstalled, InstrumentError: the settings cannot be carried out.
+    """
+    from market_data_tick_handler.commands.kernels import prepare_kernels
+    from market_data_tick_handler.config import load_settings
+    from streaming_service.app import Service
+    from streaming_service.app import run as run_service
+    from streaming_service.logging_setup import configure_logging
+
+    settings = load_settings(options.config_file, options.env_file, overrides(options)).settings
+    wanted = settings.logging.format
+    text = wanted == "text" or (wanted == "auto" and sys.stderr.isatty())
+    configure_logging(level=settings.logging.level, style="console" if text else "json")
+    prepare_kernels()
+    service = Service(settings, terminal=sys.stdout)
+    return run_service(service, duration_s=options.duration_s or None)

@@ -1,0 +1,94 @@
+"""`parity`: two candle stores compared bit for bit, every difference classified."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.markup import escape
+
+from market_data_tick_handler.commands.console import DONE, FAILED, stdout, table
+from market_data_tick_handler.commands.stored_candles import CandleFile, candle_files, read_batch
+from market_data_tick_handler.errors import NotFound
+
+_SHOWN_DIFFERENCES = 20
+
+
+@dataclass(slots=True)
+class StoreComparison:
+    """What comparing two stores gave. `kinds` counts the differences by class, `examples` are the first of them."""
+
+    compared: int = 0
+    equal: int = 0
+    files: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    only_in_first: list[CandleFile] = field(default_factory=list)
+    only_in_second: list[CandleFile] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """`N of N candles equal`."""
+        return f"{self.equal:,} of {self.compared:,} candles equal"
+
+    @property
+    def same(self) -> bool:
+        """True where every candle that was compared is equal, and there was one."""
+        return self.compared > 0 and self.equal == self.compared
+
+
+def run(first: str, second: str, *, instruments: tuple[str, ...] = (), timeframes: tuple[str, ...] = ()) -> int:
+    """Compare every file that both stores have; 1 where a candle differs.
+
+    Raises:
+        NotFound: a store has no candles, or they have no file in common.
+    """
+    found = compare_stores(Path(first), Path(second), instruments=instruments, timeframes=timeframes)
+    console = stdout()
+    if found.kinds:
+        console.print(table("Differences", ("kind", "values"), found.kinds.most_common()))
+        console.print()
+        for example in found.examples:
+            console.print(f"  {escape(example)}", soft_wrap=True)
+        console.print()
+    for name, missing in ((first, found.only_in_second), (second, found.only_in_first)):
+        if missing:
+            console.print(f"{len(missing)} files are missing in {name}, e.g. {_text(missing[0])}", markup=False, soft_wrap=True)
+    console.print(f"{found.verdict} ({found.files} files)", style="bold green" if found.same else "bold red")
+    return DONE if found.same else FAILED
+
+
+def compare_stores(
+    first: Path, second: Path, *, instruments: tuple[str, ...] = (), timeframes: tuple[str, ...] = ()
+) -> StoreComparison:
+    """Compare two stores for the instruments, timeframes and days that both have.
+
+    Raises:
+        NotFound: as `run`. InstrumentError, ConfigError: a name in the selection is none.
+    """
+    ours, theirs = (_selected(candle_files(root), instruments, timeframes) for root in (first, second))
+    common = sorted(ours & theirs)
+    if not common:
+        raise NotFound(f"{first} and {second}: expected a day, timeframe and instrument that both have, found none")
+    out = StoreComparison(only_in_first=sorted(ours - theirs), only_in_second=sorted(theirs - ours), files=len(common))
+    for file in common:
+        _compare_file(first, second, file, out)
+    return out
+
+
+def _selected(files: set[CandleFile], instruments: tuple[str, ...], timeframes: tuple[str, ...]) -> set[CandleFile]:
+    from market_data_tick_handler.core.instruments import parse_instrument_key
+    from market_data_tick_handler.core.timeframes import parse_timeframe
+
+    keys = {parse_instrument_key(name).key for name in instruments}
+    lengths = {parse_timeframe(name) for name in timeframes}
+    return {
+        file
+        for file in files
+        if (not keys or file.instrument in keys) and (not lengths or file.timeframe in lengths)
+    }
+
+
+def _text(file: CandleFile) -> str:
+    return f"{file.day} {file.timeframe} {file.instrument}"

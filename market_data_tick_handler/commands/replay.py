@@ -1,0 +1,196 @@
+"""`replay`: recorded files in, candles out, and what became of every file and every row."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from market_data_tick_handler.commands.console import DONE, FAILED, PARTLY, stderr, stdout, table
+
+if TYPE_CHECKING:
+    from market_data_tick_handler.config import Settings
+    from market_data_tick_handler.core.candle_batch import CandleBatch
+    from market_data_tick_handler.core.pipeline import Pipeline
+    from streaming_service.replay import ReplayTotals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """What the flags said."""
+
+    files: tuple[Path, ...]
+    out: Path
+    speed: str = "max"
+    timeframes: tuple[str, ...] = ()
+    store_ticks: bool = False
+    summary_json: Path | None = None
+    show: bool = False
+    config_file: Path | None = None
+    env_file: Path | None = None
+    log_level: str | None = None
+
+
+def pipeline_maker(settings: Settings, *, keep_rows: bool) -> Callable[[str], Pipeline]:
+    """Makes the pipeline of an instrument key as the settings say."""
+    from market_data_tick_handler.config import contract_size, pipeline_options
+    from market_data_tick_handler.core.instruments import parse_instrument_key
+    from market_data_tick_handler.core.pipeline import Pipeline
+
+    def make(key: str) -> Pipeline:
+        instrument = parse_instrument_key(key)
+        instrument = replace(instrument, contract_size=contract_size(settings, instrument))
+        return Pipeline(instrument, pipeline_options(settings, instrument), keep_rows=keep_rows)
+
+    return make
+
+
+def run(options: ReplayOptions) -> int:
+    """Replay `options.files` into `options.out`; 0 where every file was read to its end, 3 where some were, 1 where none.
+
+    Raises:
+        ConfigError: settings, speed or timeframes make no sense.
+    """
+    from market_data_tick_handler.commands.kernels import prepare_kernels
+    from market_data_tick_handler.config import load_settings
+    from streaming_service.clock import SystemClock
+    from streaming_service.logging_setup import configure_logging
+    from streaming_service.replay import Replay
+    from streaming_service.sources.files import FilesSource
+
+    overrides = {
+        "files.speed": options.speed,
+        "candles.timeframes": list(options.timeframes) or None,
+        "logging.level": options.log_level,
+    }
+    settings = load_settings(options.config_file, options.env_file, overrides).settings
+    # What fails is in the table at the end; the same lines as logs in between would only hide it.
+    configure_logging(level=settings.logging.level if options.log_level else "critical")
+    prepare_kernels()
+    speed = settings.files.speed
+    source = FilesSource(options.files, speed=None if speed == float("inf") else speed, clock=SystemClock())
+    printer = _CandlePrinter() if options.show else None
+    started_s = time.monotonic()
+    with Replay(
+        root=options.out,
+        make_pipeline=pipeline_maker(settings, keep_rows=options.store_ticks),
+        store_ticks=options.store_ticks,
+        on_candles=printer,
+    ) as replay, _Progress(enabled=printer is None) as progress:
+        totals = asyncio.run(replay.run(source.events(), progress.show))
+    totals.count_filtered(source.filtered)
+    if options.summary_json is not None:
+        options.summary_json.parent.mkdir(parents=True, exist_ok=True)
+        options.summary_json.write_text(json.dumps(totals.summary(), indent=2) + "\n", encoding="utf-8")
+    _report(options, source, totals, time.monotonic() - started_s)
+    return _exit_code(options, source)
+
+
+class _CandlePrinter:
+    """Prints candles as the live terminal does."""
+
+    def __init__(self) -> None:
+        from streaming_service.sinks.terminal import candle_line
+
+        self._line = candle_line
+
+    def __call__(self, batch: CandleBatch) -> None:
+        for row in batch.rows():
+            print(self._line(row))
+
+
+class _Progress:
+    """One line on a terminal that says how far the replay has got; nothing elsewhere."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        console = stderr()
+        self._status = console.status("reading ...") if enabled and console.is_terminal else None
+        self._started_s = self._shown_s = time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def show(self, totals: ReplayTotals) -> None:
+        """Show `totals`, at most ten times a second."""
+        now_s = time.monotonic()
+        if self._status is None or now_s - self._shown_s < 0.1:
+            return
+        self._shown_s = now_s
+        rate = totals.rows / max(now_s - self._started_s, 1e-9)
+        self._status.update(
+            f"{totals.rows:,} rows, {rate:,.0f} rows/s, {totals.candles:,} candles, at {utc_text(totals.clock_us)}"
+        )
+
+
+def utc_text(time_us: int) -> str:
+    """A time as people read it."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _report(options: ReplayOptions, source: Any, totals: ReplayTotals, took_s: float) -> None:
+    console = stdout()
+    console.print(table("Files", ("file", "rows", "outcome"), _outcomes(options, source)))
+    counts = ("received", "accepted", "duplicate", "invalid", "refused", "filtered", "late", "clamped")
+    rows = [
+        (f"{instrument}/{data_type}", *(getattr(account, name) for name in counts))
+        for (instrument, data_type), account in sorted(totals.accounts.items())
+    ]
+    console.print()
+    console.print(table("Rows", ("stream", *counts), rows))
+    console.print()
+    rate = f"{totals.rows / took_s:,.0f} rows/s" if took_s > 0 else ""
+    console.print(f"{totals.candles:,} candles, {totals.revisions:,} revisions in {took_s:.1f} s ({rate})")
+    console.print(f"candles: {options.out / 'processed_candles'}", soft_wrap=True)
+    if options.store_ticks and totals.clock_us:
+        console.print(f"ticks:   {options.out / 'raw_tick_data'}", soft_wrap=True)
+
+
+def _outcomes(options: ReplayOptions, source: Any) -> list[tuple[object, ...]]:
+    failed = dict(source.errors)
+    opened = {file.path: file for file in source.files}
+    out: list[tuple[object, ...]] = []
+    for path in options.files:
+        file = opened.get(path)
+        rows: object = "-" if file is None else _rows_of(file)
+        unreadable = file.report.unreadable if file is not None else 0
+        if path in failed:
+            outcome = f"FAILED {_short(failed[path], path)}"
+        elif file is None or file.start_us is None:
+            outcome = "empty"
+        else:
+            outcome = f"read, {unreadable:,} unreadable cells" if unreadable else "read"
+        out.append((path.name, rows, outcome))
+    return out
+
+
+def _rows_of(file: Any) -> int:
+    if file.path.suffix == ".parquet":
+        from market_data_tick_handler.storage.raw_ticks import tick_file_rows
+
+        return tick_file_rows(file.path)
+    return int(file.report.rows)
+
+
+def _short(error: Exception, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _exit_code(options: ReplayOptions, source: Any) -> int:
+    failed = {path for path, _ in source.errors}
+    if not failed:
+        return DONE
+    whole = [path for path in options.files if path not in failed]
+    some_rows = any(file.start_us is not None for file in source.files)
+    return PARTLY if whole or some_rows else FAILED

@@ -1,0 +1,297 @@
+"""Bins to candles: one row layout, roll-up above 1m, and the publication and revision of every candle.
+
+`CandleBuilder` computes rows of any timeframe from the groups' bins; it knows nothing of publishing. `CandleSeries`
+owns what one timeframe has published: it computes what is new, computes again what late rows changed, and gives out the
+rows that differ, with their revision. Both live and batch go through these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from market_data_tick_handler.core import quality
+from market_data_tick_handler.core.events import Gap
+from market_data_tick_handler.core.features.contract import (
+    CANDLE,
+    MINUTE_US,
+    CandleGroup,
+    Parent,
+    RunShape,
+    TickGroup,
+    TickState,
+)
+from market_data_tick_handler.core.quality import Span
+from market_data_tick_handler.core.ticks import Array
+from market_data_tick_handler.core.timeframes import BORDER_US, Timeframe, ceil_us, floor_us
+
+_IDENTITY: Final = [("timestamp", "i8"), ("is_empty", "?"), ("quality", "i8"), ("coverage", "f8"), ("gap_ms", "i8")]
+_WARMUP: Final = [("warmup_bars", "i8")]
+_PUBLICATION: Final = [("revision", "i8"), ("timestamp_out", "i8")]
+_FROM_OHLCV: Final = tuple(name for name in CANDLE.names or () if name not in ("timestamp", "signed_sqrt_notional"))
+# What groups hand to each other without publishing it.
+INTERNAL: Final = frozenset({"vwap_base_volume"})
+
+
+class RowLayout:
+    """The record of one published candle: identity, the groups' blocks, and last what tells of the publication."""
+
+    def __init__(self, groups: Sequence[tuple[str, np.dtype[np.void]]]) -> None:
+        fields: list[tuple[str, str]] = list(_IDENTITY) + _WARMUP
+        blocks: list[tuple[str, str]] = []
+        for _, layout in groups:
+            blocks += [(name, layout[name].str) for name in layout.names or ()]
+        self.dtype = np.dtype(fields + blocks + _PUBLICATION)
+        offset = np.dtype(fields).itemsize
+        self._blocks: list[slice] = []
+        for _, layout in groups:
+            self._blocks.append(slice(offset, offset + layout.itemsize))
+            offset += layout.itemsize
+        self.content = slice(0, offset)
+
+    def put(self, rows: Array, outs: Sequence[Array]) -> None:
+        """Copy the groups' records into their blocks."""
+        raw = rows.view(np.uint8).reshape(len(rows), -1)
+        for block, out in zip(self._blocks, outs, strict=True):
+            raw[:, block] = out.view(np.uint8).reshape(len(rows), -1)
+
+    def same(self, a: Array, b: Array) -> bool:
+        """Equal bits in everything but revision and timestamp_out. a, b: shape (1,)."""
+        return bytes(a.view(np.uint8)[self.content]) == bytes(b.view(np.uint8)[self.content])
+
+
+class CandleBuilder:
+    """Rows of candles from the bins of one pipeline."""
+
+    def __init__(self, shape: RunShape, ticks: Sequence[TickGroup], candles: Sequence[CandleGroup]) -> None:
+        self.grace_us = shape.grace_us
+        self.names = [group.name for group in ticks]
+        self.states: list[TickState] = [group.open(shape) for group in ticks]
+        self.candle_groups = list(candles)
+        layouts = [(group.name, state.OUT) for group, state in zip(ticks, self.states, strict=True)]
+        self.layout = RowLayout(layouts + [(group.name, group.OUT) for group in candles])
+        self._flow = self.names.index("flow") if "flow" in self.names else -1
+        self._sealed: dict[Timeframe, tuple[int, list[Parent]]] = {}
+        self._sealed_us = 0
+
+    def memories(self) -> list[Array]:
+        """The cold state that candles hand to each other: one record per group, and the count of bars."""
+        cold = [np.zeros(1, state.MEMORY) for state in self.states]
+        return [*cold, *(np.zeros(1, group.MEMORY) for group in self.candle_groups), np.zeros(1, np.int64)]
+
+    def compute(
+        self, timeframe: Timeframe, t0: int, count: int, memories: list[Array], gaps: Sequence[Gap], span: Span
+    ) -> Array:
+        """`count` consecutive candles from `t0`, in the row layout; `memories` are moved on."""
+        step = timeframe.us
+        rows = np.zeros(count, self.layout.dtype)
+        outs = [np.zeros(count, state.OUT) for state in self.states]
+        for index, (state, out) in enumerate(zip(self.states, outs, strict=True)):
+            if timeframe.from_ticks:
+                state.finish(memories[index], step, t0, state.bins(step, t0, count), out)
+            else:
+                parents = [self._parent(timeframe, index, t0 + k * step) for k in range(count)]
+                state.finish_parents(memories[index], step, parents, out)
+        opens = t0 + step * np.arange(count)
+        candles = self._candles(opens, outs)
+        for group, memory in zip(self.candle_groups, memories[len(self.states) :], strict=False):
+            out = np.zeros(count, group.OUT)
+            group.finish(memory, candles, step, out)
+            outs.append(out)
+        self.layout.put(rows, outs)
+        self._identify(rows, opens, timeframe, candles["trade_count"] > 0, memories[-1], gaps, span)
+        return rows
+
+    def _candles(self, opens: Array, outs: Sequence[Array]) -> Array:
+        candles = np.zeros(len(opens), CANDLE)
+        candles["timestamp"] = opens
+        for name in _FROM_OHLCV:
+            candles[name] = outs[0][name]
+        candles["signed_sqrt_notional"] = outs[self._flow]["signed_sqrt_notional"] if self._flow >= 0 else np.nan
+        return candles
+
+    def _identify(
+        self, rows: Array, opens: Array, timeframe: Timeframe, traded: Array, bars: Array, gaps: Sequence[Gap], span: Span
+    ) -> None:
+        step = timeframe.us
+        if timeframe.from_ticks:
+            rows["quality"], rows["gap_ms"] = quality.judge(opens, step, gaps, traded)
+        else:
+            rows["quality"], rows["gap_ms"] = quality.judge_parents(opens, step, gaps, traded, span)
+        rows["coverage"] = quality.coverage(rows["gap_ms"], step)
+        rows["timestamp"] = opens
+        rows["is_empty"] = ~traded
+        rows["warmup_bars"] = np.minimum(bars[0] + 1 + np.arange(len(rows)), 2**31 - 1)
+        bars[0] += len(rows)
+        rows["timestamp_out"] = opens + step + self.grace_us
+
+    def _parent(self, timeframe: Timeframe, index: int, t0: int) -> Parent:
+        state = self.states[index]
+        end = t0 + timeframe.us
+        sealed = self._sealed.get(timeframe)
+        if sealed is not None and sealed[0] == t0:
+            parent, start = sealed[1][index].copy(), min(self._sealed_us, end)
+        else:
+            parent, start = state.parent(), t0
+        if start < end:
+            state.roll(parent, start, (end - start) // MINUTE_US)
+        return parent
+
+    def seal(self, until_us: int, from_us: int, timeframes: Sequence[Timeframe]) -> None:
+        """Fold the 1m bins that no row can change any more, those before `until_us`, into their parents, so that they
+        may leave the ring. `from_us`: where the series begins."""
+        if self._sealed_us == 0:
+            self._sealed_us = floor_us(from_us, MINUTE_US)
+        for timeframe in timeframes:
+            if timeframe.from_ticks:
+                continue
+            at = self._sealed_us
+            while at < until_us:
+                t0 = floor_us(at, timeframe.us)
+                stop = min(until_us, t0 + timeframe.us)
+                held = self._sealed.get(timeframe)
+                if held is None or held[0] != t0:
+                    held = self._sealed[timeframe] = (t0, [state.parent() for state in self.states])
+                for state, parent in zip(self.states, held[1], strict=True):
+                    state.roll(parent, at, (stop - at) // MINUTE_US)
+                at = stop
+        self._sealed_us = max(self._sealed_us, until_us)
+
+    def state(self, keep_from_us: int = 0) -> dict[str, Any]:
+        """Everything a snapshot needs."""
+        return {
+            "groups": {name: s.state(keep_from_us) for name, s in zip(self.names, self.states, strict=True)},
+            "sealed_us": self._sealed_us,
+            "sealed": {
+                str(timeframe): [t0, [[parent.bin, parent.sketches] for parent in parents]]
+                for timeframe, (t0, parents) in self._sealed.items()
+            },
+        }
+
+    def load(self, tree: dict[str, Any]) -> None:
+        """Put back what `state` gave."""
+        for name, state in zip(self.names, self.states, strict=True):
+            state.load(tree["groups"][name])
+        self._sealed_us = tree["sealed_us"]
+        self._sealed = {
+            Timeframe(name): (t0, [Parent(held, [(keys, counts) for keys, counts in sketches]) for held, sketches in parents])
+            for name, (t0, parents) in tree["sealed"].items()
+        }
+
+
+@dataclass(slots=True)
+class Closed:
+    """A published candle that may still change: its row, and the memories before it."""
+
+    row: Array
+    before: list[Array]
+
+
+class CandleSeries:
+    """What one timeframe has published, and what it publishes next."""
+
+    def __init__(self, timeframe: Timeframe, builder: CandleBuilder) -> None:
+        self.timeframe = timeframe
+        self._builder = builder
+        self.memories = builder.memories()
+        self.first_us = 0
+        self.next_us = 0
+        self.closed: list[Closed] = []
+        self.cold = True
+
+    def _first(self, earliest_us: int) -> int:
+        return floor_us(earliest_us, self.timeframe.us)
+
+    def begin(self, earliest_us: int) -> None:
+        """Place the start of the series at the earliest trade known; a late row may move it back while it is cold."""
+        if self.next_us == 0:
+            self.first_us = self.next_us = self._first(earliest_us)
+        elif self.cold and self._first(earliest_us) < self.first_us:
+            # Everything published so far follows from a start that was too late.
+            self.first_us = self._first(earliest_us)
+
+    def publish(self, until_us: int, dirty_us: int, gaps: Sequence[Gap], span: Span) -> list[Array]:
+        """Rows, oldest first, of candles that open before `until_us`: new ones, and those that changed among the
+        candles that end after `dirty_us`. Keeps each for later revision."""
+        step = self.timeframe.us
+        known = {int(item.row["timestamp"][0]): item.row for item in self.closed}
+        at, memories = self._rewind(dirty_us)
+        changed: list[Array] = []
+        while at < until_us:
+            before = [memory.copy() for memory in memories]
+            row = self._builder.compute(self.timeframe, at, 1, memories, gaps, span)
+            published = known.get(at)
+            if published is None or not self._builder.layout.same(row, published):
+                row["revision"] = 0 if published is None else published["revision"] + 1
+                changed.append(row)
+            else:
+                row = published
+            self.closed.append(Closed(row, before))
+            at += step
+        self.memories, self.next_us = memories, max(self.next_us, at)
+        return changed
+
+    def _rewind(self, dirty_us: int) -> tuple[int, list[Array]]:
+        """Where to compute from and the memories there; forgets the candles that will be computed again."""
+        step = self.timeframe.us
+        if self.closed:
+            oldest = int(self.closed[0].row["timestamp"][0])
+            start = self.first_us if self.cold and self.first_us < oldest else oldest
+            index = max(0, (max(dirty_us, oldest) - oldest) // step)
+            if start < oldest:
+                memories = self.closed[0].before
+                self.closed.clear()
+                return start, [memory.copy() for memory in memories]
+            if index < len(self.closed):
+                memories = self.closed[index].before
+                del self.closed[index:]
+                return oldest + index * step, [memory.copy() for memory in memories]
+        elif self.cold and self.first_us < self.next_us:
+            return self.first_us, self._builder.memories()
+        return self.next_us, self.memories
+
+    def publish_run(self, until_us: int, gaps: Sequence[Gap], span: Span) -> Array:
+        """All candles from the next one up to `until_us` at once, not kept for revision (a whole day in batch)."""
+        count = max(0, (until_us - self.next_us) // self.timeframe.us)
+        rows = self._builder.compute(self.timeframe, self.next_us, count, self.memories, gaps, span)
+        self.next_us += count * self.timeframe.us
+        return rows
+
+    def forget(self, before_us: int) -> None:
+        """Drop candles that end at or before `before_us`: no row can change them any more."""
+        step = self.timeframe.us
+        keep = 0
+        while keep < len(self.closed) and int(self.closed[keep].row["timestamp"][0]) + step <= before_us:
+            keep += 1
+        if keep:
+            del self.closed[:keep]
+            self.cold = False
+
+    def state(self) -> dict[str, Any]:
+        """Everything a snapshot needs."""
+        return {
+            "memories": self.memories,
+            "first_us": self.first_us,
+            "next_us": self.next_us,
+            "cold": self.cold,
+            "closed": [[item.row, item.before] for item in self.closed],
+        }
+
+    def load(self, tree: dict[str, Any]) -> None:
+        """Put back what `state` gave."""
+        self.memories = tree["memories"]
+        self.first_us, self.next_us, self.cold = tree["first_us"], tree["next_us"], tree["cold"]
+        self.closed = [Closed(row, before) for row, before in tree["closed"]]
+
+
+def borders(start_us: int, stop_us: int) -> range:
+    """The 15 s borders in (start_us, stop_us]."""
+    return range(floor_us(start_us, BORDER_US) + BORDER_US, stop_us + 1, BORDER_US)
+
+
+def candles_open_before(stop_us: int, timeframe: Timeframe) -> int:
+    """End of the last candle that opens before `stop_us`."""
+    return ceil_us(stop_us, timeframe.us)

@@ -1,0 +1,1 @@
+"""Declarations of the published columns, one module per feature group."""

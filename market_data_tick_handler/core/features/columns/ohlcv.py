@@ -1,0 +1,278 @@
+"""Columns computed from sums, extremes and counts of the trades in a candle."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from market_data_tick_handler.core.features.column import Column
+
+_TRADES: Final = tuple(f"trades_10m_expected_{step}.csv" for step in ("15s", "60s", "300s"))
+_BARS: Final = ("bars_200_expected.csv",)
+
+COLUMNS: Final = (
+    Column(
+        name="open", group="ohlcv", unit="quote/base",
+        formula="price of the accepted trade with the smallest (timestamp, arrival seq). Empty candle: previous close",
+        null_when="before first trade ever (row not emitted)",
+        input="trades", scope="C", rollup="FIRST", numerics="N6", edge="TO",
+        source="standard; Tardis uses first-arrived trade",
+        atol=1e-08, golden_files=_TRADES,
+    ),
+    Column(
+        name="high", group="ohlcv", unit="quote/base",
+        formula="max price; empty: previous close",
+        null_when="as open",
+        input="trades", scope="C", rollup="MAX", numerics="N6", edge="TO",
+        source="standard",
+        atol=1e-08, golden_files=_TRADES,
+    ),
+    Column(
+        name="low", group="ohlcv", unit="quote/base",
+        formula="min price; empty: previous close",
+        null_when="as open",
+        input="trades", scope="C", rollup="MIN", numerics="N6", edge="TO",
+        source="standard",
+        atol=1e-08, golden_files=_TRADES,
+    ),
+    Column(
+        name="close", group="ohlcv", unit="quote/base",
+        formula="price of the accepted trade with the largest (timestamp, arrival seq); empty: previous close",
+        null_when="as open",
+        input="trades", scope="C", rollup="LAST", numerics="N6", edge="TO",
+        source="standard; same rule as Tardis trade_bar",
+        atol=1e-08, golden_files=_TRADES,
+    ),
+    Column(
+        name="volume", group="ohlcv", unit="base (contracts where the venue quotes contracts)",
+        formula="Σ q",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N1", edge="TC",
+        source="standard",
+        atol=1e-09, golden_files=_TRADES,
+    ),
+    Column(
+        name="quote_volume", group="ohlcv", unit="quote",
+        formula="Σ p·q",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N1", edge="TC",
+        source="Binance kline field 7",
+        atol=1e-05, golden_files=_TRADES,
+    ),
+    Column(
+        name="trade_count", group="ohlcv", unit="trades", dtype="int64",
+        formula="number of accepted trades (valid, not duplicate; late ones included, section 2.3)",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N0", edge="TC",
+        source="standard",
+        golden_files=_TRADES,
+    ),
+    Column(
+        name="price_vwap", group="ohlcv", unit="quote/base",
+        formula="quote_volume / volume",
+        null_when="volume=0",
+        input="trades", scope="C", rollup="DER", numerics="N1,N7", edge="TR",
+        source=(
+            "standard; Tardis updates a running ratio (last-ulp different); CoinMetrics carries the previous vwap "
+            "on empty candles, Kaiko returns null - null here"
+        ),
+        atol=1e-08, golden_files=(*_BARS, *_TRADES),
+    ),
+    Column(
+        name="buy_volume_sum", group="ohlcv", unit="base",
+        formula="Σ q over s=+1 (taker bought; s after tick-rule fallback)",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N1", edge="TC",
+        source="brief; Binance taker-buy volume; Tardis buyVolume",
+        atol=1e-09, golden_files=_TRADES,
+    ),
+    Column(
+        name="sell_volume_sum", group="ohlcv", unit="base",
+        formula="Σ q over s=−1",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N1", edge="TC",
+        source="brief; Tardis sellVolume",
+        atol=1e-09, golden_files=_TRADES,
+    ),
+    Column(
+        name="unknown_volume_sum", group="ohlcv", unit="base",
+        formula="Σ q over s=0 (no side and no earlier price change)",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N1", edge="TC",
+        source="standard",
+        atol=1e-09, golden_files=_TRADES,
+    ),
+    Column(
+        name="buy_quote_volume", group="ohlcv", unit="quote",
+        formula="Σ p·q over s=+1",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N1", edge="TC",
+        source="Binance kline field 10",
+        atol=1e-05, golden_files=_TRADES,
+    ),
+    Column(
+        name="sell_quote_volume", group="ohlcv", unit="quote",
+        formula="Σ p·q over s=−1",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N1", edge="TC",
+        source="standard",
+        atol=1e-05, golden_files=_TRADES,
+    ),
+    Column(
+        name="buy_count", group="ohlcv", unit="trades", dtype="int64",
+        formula="count s=+1",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N0", edge="TC",
+        source="standard",
+        golden_files=_TRADES,
+    ),
+    Column(
+        name="sell_count", group="ohlcv", unit="trades", dtype="int64",
+        formula="count s=−1",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N0", edge="TC",
+        source="standard",
+        golden_files=_TRADES,
+    ),
+    Column(
+        name="unknown_count", group="ohlcv", unit="trades", dtype="int64",
+        formula="count s=0",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N0", edge="TC",
+        source="standard",
+        golden_files=_TRADES,
+    ),
+    Column(
+        name="tick_rule_count", group="ohlcv", unit="trades", dtype="int64",
+        formula="trades whose side came from the tick rule",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N0", edge="TC",
+        source="Lee-Ready 1991 tick test",
+        golden_files=_TRADES,
+    ),
+    Column(
+        name="buy_vwap", group="ohlcv", unit="quote/base",
+        formula="buy_quote_volume / buy_volume_sum",
+        null_when="no buys",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="standard",
+        atol=1e-08, golden_files=_TRADES,
+    ),
+    Column(
+        name="sell_vwap", group="ohlcv", unit="quote/base",
+        formula="sell_quote_volume / sell_volume_sum",
+        null_when="no sells",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="standard",
+        atol=1e-08, golden_files=_TRADES,
+    ),
+    Column(
+        name="bid_ask_spread_proxy", group="ohlcv", unit="quote/base",
+        formula="buy_vwap − sell_vwap (may be negative when price moved)",
+        null_when="no buys or no sells",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="brief \"bid-ask spread proxies\"; traded spread, Stoll 2000",
+        atol=1e-08, golden_files=_TRADES,
+    ),
+    Column(
+        name="volume_delta", group="ohlcv", unit="base",
+        formula="buy_volume_sum − sell_volume_sum",
+        null_when="never",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TC",
+        source="CVD practice",
+        atol=1e-09, golden_files=_TRADES,
+    ),
+    Column(
+        name="order_flow_imbalance", group="ohlcv", unit="[-1,1]",
+        formula="(B−S)/(B+S), B=buy_volume_sum, S=sell_volume_sum",
+        null_when="B+S=0",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="trade imbalance; NOT the book OFI (group 6)",
+        atol=1e-12, golden_files=_TRADES,
+    ),
+    Column(
+        name="trade_count_imbalance", group="ohlcv", unit="[-1,1]",
+        formula="(buy_count−sell_count)/(buy_count+sell_count)",
+        null_when="no signed trades",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="standard",
+        atol=1e-12, golden_files=_TRADES,
+    ),
+    Column(
+        name="aggressive_buy_ratio", group="ohlcv", unit="[0,1]",
+        formula="B/(B+S)",
+        null_when="B+S=0",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="taker-buy ratio",
+        atol=1e-12, golden_files=_TRADES,
+    ),
+    Column(
+        name="aggressive_sell_ratio", group="ohlcv", unit="[0,1]",
+        formula="S/(B+S)",
+        null_when="B+S=0",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="standard",
+        atol=1e-12, golden_files=_TRADES,
+    ),
+    Column(
+        name="size_avg", group="ohlcv", unit="base",
+        formula="volume / trade_count. Alias avg_trade_size",
+        null_when="empty",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TS",
+        source="brief (average trade size)",
+        atol=1e-09, golden_files=_TRADES,
+    ),
+    Column(
+        name="buy_size_avg", group="ohlcv", unit="base",
+        formula="buy_volume_sum / buy_count",
+        null_when="no buys",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="standard",
+        atol=1e-09, golden_files=_TRADES,
+    ),
+    Column(
+        name="sell_size_avg", group="ohlcv", unit="base",
+        formula="sell_volume_sum / sell_count",
+        null_when="no sells",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TR",
+        source="standard",
+        atol=1e-09, golden_files=_TRADES,
+    ),
+    Column(
+        name="trade_intensity", group="ohlcv", unit="trades/s",
+        formula="trade_count / Δ seconds (in-candle peek: / elapsed seconds on the e-clock, null at 0)",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="DER", numerics="N7", edge="TC",
+        source="brief; Hawkes/ACD literature uses λ=n/T",
+        atol=1e-12, golden_files=_TRADES,
+    ),
+    Column(
+        name="late_trade_count", group="ohlcv", unit="trades", dtype="int64",
+        formula=(
+            "accepted trades with local_timestamp ≥ t1+grace, counted in the candle of their OWN timestamp (and "
+            "included in all its other columns). 5m and above: sum of the 1m counts"
+        ),
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N0", edge="Q",
+        source="data-quality",
+        depends_on_arrival=True, golden_files=_TRADES,
+    ),
+    Column(
+        name="duplicate_trade_count", group="ohlcv", unit="trades", dtype="int64",
+        formula="trades whose non-empty id was already seen; counted in the candle of arrival",
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N0", edge="Q",
+        source="data-quality",
+        depends_on_arrival=True, golden_files=_TRADES,
+    ),
+    Column(
+        name="invalid_trade_count", group="ohlcv", unit="trades", dtype="int64",
+        formula=(
+            "rows with price/amount missing, non-finite or ≤0; counted in the candle of their timestamp (of "
+            "arrival if they have none)"
+        ),
+        null_when="never (0)",
+        input="trades", scope="C", rollup="SUM", numerics="N0", edge="Q",
+        source="data-quality",
+        depends_on_arrival=True, golden_files=_TRADES,
+    ),
+)  # fmt: skip

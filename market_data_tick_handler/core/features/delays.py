@@ -1,0 +1,141 @@
+"""How late trades reach us: statistics of local_timestamp - timestamp in exact integers (features.md 9.3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+
+from market_data_tick_handler.core.continuity import ACCEPTED
+from market_data_tick_handler.core.features import wide
+from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS, Quantile, Series, push, release
+from market_data_tick_handler.core.ticks import Array, DataType
+
+BIN: Final = record("i8", f"t0 n {CHAIN_FIELDS} total low high least most negative")
+CARRY: Final = record("i8", "unused")
+MEMORY: Final = record("i8", "unused")
+OUT: Final = record(
+    "f8", "delay_median delay_mean delay_min delay_max delay_p95 delay_p99 delay_std", "i8", "delay_negative_count"
+)
+NAN: Final = np.nan
+_15S: Final = 15_000_000
+_60S: Final = 60_000_000
+
+
+@njit(cache=True, nogil=True)
+def _fold(
+    ts: Array, lt: Array, code: Array, bins15: Array, bins60: Array, empty: Array, pool: Array, links: Array, free: Array
+) -> None:
+    open15 = np.int64(-_15S)
+    k15 = 0
+    k60 = 0
+    for j in range(ts.shape[0]):
+        if code[j] != ACCEPTED:
+            continue
+        t = ts[j]
+        if t < open15 or t >= open15 + _15S:
+            open15 = t - t % _15S
+            k15 = (open15 // _15S) % bins15.shape[0]
+            if bins15[k15].t0 != open15:
+                release(bins15[k15], links, free)
+                bins15[k15] = empty[0]
+                bins15[k15].t0 = open15
+            open60 = t - t % _60S
+            k60 = (open60 // _60S) % bins60.shape[0]
+            if bins60[k60].t0 != open60:
+                bins60[k60] = empty[0]
+                bins60[k60].t0 = open60
+        delay = lt[j] - t
+        _add(bins15, k15, delay)
+        _add(bins60, k60, delay)
+        push(bins15[k15], pool, links, free, delay, 0)
+
+
+@njit(cache=True, nogil=True)
+def _add(bins: Array, k: int, delay: int) -> None:
+    b = bins[k]
+    if b.n == 0:
+        b.least = delay
+        b.most = delay
+    else:
+        b.least = min(b.least, delay)
+        b.most = max(b.most, delay)
+    b.n += 1
+    b.total += delay
+    b.low, b.high = wide.add_square(b.low, b.high, delay)
+    b.negative += 1 if delay < 0 else 0
+
+
+@njit(cache=True, nogil=True)
+def _merge(acc: Array, children: Array) -> None:
+    """Left fold of `children` (oldest first) into `acc[0]`."""
+    a = acc[0]
+    for k in range(children.shape[0]):
+        c = children[k]
+        if c.n == 0:
+            continue
+        if a.n == 0:
+            a.least = c.least
+            a.most = c.most
+        else:
+            a.least = min(a.least, c.least)
+            a.most = max(a.most, c.most)
+        a.n += c.n
+        a.total += c.total
+        a.low, a.high = wide.add(a.low, a.high, c.low, c.high)
+        a.negative += c.negative
+
+
+@njit(cache=True, nogil=True)
+def _finish(memory: Array, bins: Array, step_us: int, out: Array) -> None:
+    for i in range(bins.shape[0]):
+        b = bins[i]
+        o = out[i]
+        n = b.n
+        o.delay_negative_count = b.negative
+        o.delay_mean = b.total / n / 1000.0 if n > 0 else NAN
+        o.delay_min = b.least / 1000.0 if n > 0 else NAN
+        o.delay_max = b.most / 1000.0 if n > 0 else NAN
+        o.delay_std = wide.sample_std(n, b.total, b.low, b.high) / 1000.0 if n > 1 else NAN
+
+
+class DelaysState(TickState):
+    """Bins and chains of one pipeline."""
+
+    BIN, CARRY, MEMORY, OUT = BIN, CARRY, MEMORY, OUT
+    SERIES = (
+        Series(
+            "delay", False, 1000.0, (Quantile("delay_median"), Quantile("delay_p95", 95), Quantile("delay_p99", 99))
+        ),
+    )
+    merge_kernel = staticmethod(_merge)
+    finish_kernel = staticmethod(_finish)
+
+    def fold(self, segment: Segment) -> None:
+        """Add the segment's trades."""
+        ticks = segment.get(DataType.TRADES)
+        if ticks is None:
+            return
+        rows, arena = ticks.rows, self.arena
+        assert arena is not None
+        arena.reserve(len(rows), self.shape.slots15)
+        _fold(
+            rows["timestamp"], rows["local_timestamp"], ticks.code, self.bins15, self.bins60, self.empty,
+            arena.pool, arena.links, arena.free,
+        )  # fmt: skip
+
+
+class DelaysGroup:
+    """Feature group `delays`."""
+
+    name = "delays"
+    inputs = (DataType.TRADES,)
+
+    def open(self, shape: RunShape) -> TickState:
+        """A fresh state for one pipeline."""
+        return DelaysState(shape)
+
+
+GROUP: Final = DelaysGroup()

@@ -1,0 +1,437 @@
+"""Events in, candles out: the one driver of the folds, the same for live, replay and batch.
+
+Theory of operation. `feed` puts what one turn drained into the order of arrival (local_timestamp, data-type rank), lets
+`Continuity` judge every row once, and folds the rows border by border: all rows that arrived before a 15 s border plus
+grace, then the close of that border, then the next rows. `advance` promises that time has passed without rows and
+closes what is due. Closing is one procedure (`_publish`): it computes the candles that are new and, from the first
+change on, the candles that late rows or gaps changed; `CandleSeries` knows which of them differ from what was
+published. Nothing here reads a clock.
+
+A pipeline for one day of history (`Day`) differs in two numbers: its rings hold the whole day, and it closes nothing
+before `finish_day`. Rows stamped before the day only advance sequence state; they were folded by the day before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from market_data_tick_handler.core import quality, snapshot
+from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.candles import (
+    INTERNAL,
+    CandleBuilder,
+    CandleSeries,
+    borders,
+    candles_open_before,
+)
+from market_data_tick_handler.core.continuity import (
+    ACCEPTED,
+    EARLIEST_US,
+    INVALID_TIME,
+    LATEST_US,
+    NEVER_US,
+    Continuity,
+    Judged,
+    StreamCounters,
+    in_arrival_order,
+)
+from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapKind, Heartbeat, Rows
+from market_data_tick_handler.core.features.contract import MINUTE_US, RunShape
+from market_data_tick_handler.core.features.groups import select
+from market_data_tick_handler.core.features.registry import FEATURE_VERSION
+from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.options import PipelineOptions
+from market_data_tick_handler.core.quality import Span
+from market_data_tick_handler.core.ticks import RANK, Array, DataType, TickBatch, concat
+from market_data_tick_handler.core.timeframes import BORDER_US, DAY_US, Timeframe, ceil_us, floor_us
+from market_data_tick_handler.core.watermark import Watermark
+
+_WITH_IDS: Final = (DataType.TRADES, DataType.LIQUIDATIONS)
+_BY_RANK: Final = sorted(DataType, key=lambda data_type: RANK[data_type])
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A UTC day of history: candles of [start_us, start_us + 24 h), rows up to `tail_us` after it."""
+
+    start_us: int
+    tail_us: int = 3_600_000_000
+
+    @property
+    def end_us(self) -> int:
+        return self.start_us + DAY_US
+
+
+class Pipeline:
+    """Candles of one instrument.
+
+    instrument: its contract units enter the sums. options: what changes values. day: set for a day of history.
+    gaps: intervals already known to be without proof of life (the gap ledger); a live pipeline adds its own.
+    keep_rows: collect rows as stored (local_timestamp moved where it broke the order) in `stored`.
+    """
+
+    def __init__(
+        self,
+        instrument: InstrumentDefinition,
+        options: PipelineOptions,
+        *,
+        day: Day | None = None,
+        gaps: Sequence[Gap] = (),
+        keep_rows: bool = False,
+    ) -> None:
+        self.instrument = instrument
+        self.options = options
+        self.day = day
+        self.gaps: list[Gap] = list(gaps)
+        self.keep_rows = keep_rows
+        self.stored: list[TickBatch] = []
+        self.counters: dict[DataType, StreamCounters] = {}
+        self._shape = _shape(instrument, options, day)
+        ticks, candles = select(options.groups)
+        self._builder = CandleBuilder(self._shape, ticks, candles)
+        self._series = {timeframe: CandleSeries(timeframe, self._builder) for timeframe in sorted_(options.timeframes)}
+        self._watermark = Watermark(options.grace_us)
+        self._continuity = {data_type: self._open_stream() for data_type in _WITH_IDS}
+        self._earliest_us = NEVER_US
+        self._dirty_us = NEVER_US
+        self._stop_us = NEVER_US
+        self._outage_us = NEVER_US
+        self._pending: dict[Timeframe, list[Array]] = {}
+
+    def _open_stream(self) -> Continuity:
+        options, day = self.options, self.day
+        return Continuity(
+            refuse_after_us=NEVER_US if day else options.revision_window_us,
+            skew_us=options.max_clock_skew_us,
+            grace_us=options.grace_us,
+            floor_us=day.start_us if day else 0,
+        )
+
+    @property
+    def clock_us(self) -> int:
+        """The arrival clock; 0 before the first row."""
+        return self._watermark.us
+
+    @property
+    def started(self) -> bool:
+        """True once the service start was declared or a row or promise came."""
+        return self._watermark.us > 0
+
+    def start(self, now_us: int) -> None:
+        """Declare that the service runs from `now_us` on: what lies before is a stop, not silence."""
+        if self.started or self.day is not None or self.gaps:
+            return
+        midnight = floor_us(now_us, DAY_US)
+        if now_us > midnight:
+            self.gaps.append(self._gap(midnight, now_us, "service started", GapKind.NOT_RUNNING))
+        self._watermark.promise(now_us)
+
+    def feed(self, events: Event | Sequence[Event]) -> None:
+        """Take what one turn drained. Rows of one call are put into the order of arrival; across calls the arrival
+        clock never goes back, and a row that comes too late for it is moved to it and counted (`clamped`)."""
+        rows: dict[DataType, list[TickBatch]] = {}
+        for event in [events] if isinstance(events, (Rows, Gap, Disconnect, Heartbeat)) else events:
+            if isinstance(event, Rows):
+                if len(event.batch):
+                    rows.setdefault(event.data_type, []).append(event.batch)
+                continue
+            self._feed_rows(rows)
+            rows = {}
+            self._note(event)
+        self._feed_rows(rows)
+
+    def _note(self, event: Gap | Disconnect | Heartbeat) -> None:
+        if isinstance(event, Heartbeat):
+            self._alive(event.at_us)
+        elif isinstance(event, Disconnect):
+            self._outage_us = min(self._outage_us, event.last_alive_us)
+            self._dirty_us = min(self._dirty_us, event.last_alive_us)
+        elif event.data_type is DataType.TRADES:
+            self._add_gap(event)
+        else:
+            self._counter(event.data_type).gaps += 1
+
+    def _alive(self, at_us: int) -> None:
+        """Proof of life at `at_us` ends an outage."""
+        if self._outage_us >= at_us:
+            return
+        since, self._outage_us = self._outage_us, NEVER_US
+        self._add_gap(self._gap(since, at_us, "disconnect", GapKind.OUTAGE))
+
+    def _add_gap(self, gap: Gap) -> None:
+        self._counter(DataType.TRADES).gaps += 1
+        self.gaps.append(gap)
+        self._dirty_us = min(self._dirty_us, gap.from_us)
+
+    def _gap(self, from_us: int, to_us: int, reason: str, kind: GapKind) -> Gap:
+        return Gap(self.instrument.key, DataType.TRADES, from_us, to_us, reason, kind)
+
+    def _counter(self, data_type: DataType) -> StreamCounters:
+        return self.counters.setdefault(data_type, StreamCounters())
+
+    def _feed_rows(self, by_type: dict[DataType, list[TickBatch]]) -> None:
+        if not by_type:
+            return
+        ordered: dict[DataType, TickBatch] = {}
+        for data_type in _BY_RANK:
+            if data_type in by_type:
+                ordered[data_type] = self._order(data_type, concat(by_type[data_type]))
+        if not self.started:
+            self.start(min(int(rows["local_timestamp"][0]) for rows in ordered.values()))
+        for data_type, rows in ordered.items():
+            self._watermark.saw(int(rows["local_timestamp"][-1]), RANK[data_type])
+            if self.keep_rows:
+                self.stored.append(rows)
+        if DataType.TRADES in ordered:
+            self._alive(int(ordered[DataType.TRADES]["local_timestamp"][0]))
+        self._fold({data_type: self._judge(data_type, rows) for data_type, rows in ordered.items()})
+
+    def _order(self, data_type: DataType, rows: TickBatch) -> TickBatch:
+        lt = rows["local_timestamp"]
+        if len(lt) > 1 and bool((lt[1:] < lt[:-1]).any()):
+            rows = rows.take(np.argsort(lt, kind="stable"))
+        rows, moved = in_arrival_order(rows, self._watermark.floor_for(RANK[data_type]))
+        self._counter(data_type).clamped += moved
+        return rows
+
+    def _judge(self, data_type: DataType, rows: TickBatch) -> Judged:
+        counter = self._counter(data_type)
+        counter.received += len(rows)
+        stream = self._continuity.get(data_type)
+        if stream is None:
+            return self._judge_state(counter, rows)
+        judged = stream.judge(rows)
+        for name in ("accepted", "duplicate", "invalid", "refused", "filtered", "late"):
+            setattr(counter, name, int(stream.counts[name][0]))
+        return judged
+
+    def _judge_state(self, counter: StreamCounters, rows: TickBatch) -> Judged:
+        """Rows without ids and prices of their own (book, ticker, options): only their times can be wrong."""
+        ts, lt = rows["timestamp"], rows["local_timestamp"]
+        bad = (ts < EARLIEST_US) | (ts >= LATEST_US) | (ts > lt + self.options.max_clock_skew_us)
+        invalid = int(bad.sum())
+        counter.invalid += invalid
+        counter.accepted += len(rows) - invalid
+        code = np.where(bad, INVALID_TIME, ACCEPTED).astype(np.uint8)
+        return Judged(rows, code, np.zeros(len(rows), np.int8))
+
+    def _fold(self, judged: dict[DataType, Judged]) -> None:
+        if self.day is not None:
+            self._fold_segment(judged)
+            return
+        if self._watermark.border_us == 0:
+            self._watermark.border_us = self._first_border(judged)
+        at = dict.fromkeys(judged, 0)
+        for border in borders(self._watermark.border_us, self._watermark.due()):
+            limit = border + self.options.grace_us
+            stops = {
+                data_type: int(np.searchsorted(held.rows["local_timestamp"], limit, "left"))
+                for data_type, held in judged.items()
+            }
+            self._fold_part(judged, at, stops)
+            at = stops
+            self._close(border)
+        self._fold_part(judged, at, {data_type: len(held.rows) for data_type, held in judged.items()})
+
+    def _first_border(self, judged: dict[DataType, Judged]) -> int:
+        first = min(int(held.rows["local_timestamp"][0]) for held in judged.values())
+        return floor_us(max(first - self.options.grace_us, 0), BORDER_US)
+
+    def _fold_part(
+        self, judged: dict[DataType, Judged], starts: dict[DataType, int], stops: dict[DataType, int]
+    ) -> None:
+        part = {
+            data_type: held if starts[data_type] == 0 and stops[data_type] == len(held.rows)
+            else held.slice(starts[data_type], stops[data_type])
+            for data_type, held in judged.items()
+            if stops[data_type] > starts[data_type]
+        }  # fmt: skip
+        if part:
+            self._fold_segment(part)
+
+    def _fold_segment(self, segment: dict[DataType, Judged]) -> None:
+        for state in self._builder.states:
+            state.fold(segment)
+        trades = segment.get(DataType.TRADES)
+        if trades is not None:
+            self._earliest_us = min(self._earliest_us, trades.earliest_accepted())
+        if self.day is None:
+            changed = min((segment[key].earliest_changed() for key in _WITH_IDS if key in segment), default=NEVER_US)
+            if changed < self._watermark.border_us:
+                self._dirty_us = min(self._dirty_us, changed)
+
+    def advance(self, now_us: int) -> None:
+        """Promise that every row with local_timestamp < `now_us` was fed, and close what is due by then."""
+        if self.day is not None:
+            return
+        if not self.started:
+            self.start(now_us)
+        self._watermark.promise(now_us)
+        if self._watermark.border_us == 0:
+            self._watermark.border_us = self._watermark.due()
+        for border in borders(self._watermark.border_us, self._watermark.due()):
+            self._close(border)
+
+    def _close(self, border: int) -> None:
+        """Close every candle that ends at `border`; all rows that arrived before border + grace are folded."""
+        self._watermark.border_us = border
+        if self._earliest_us == NEVER_US:
+            return
+        for state in self._builder.states:
+            state.settle(border)
+        self._publish({timeframe: floor_us(border, timeframe.us) for timeframe in self._series})
+        settled = border + self.options.grace_us - self.options.revision_window_us
+        for series in self._series.values():
+            series.forget(settled)
+        if border % MINUTE_US == 0:
+            self._builder.seal(floor_us(settled, MINUTE_US), self._earliest_us, tuple(self._series))
+
+    def _publish(self, until: dict[Timeframe, int]) -> None:
+        if self._earliest_us == NEVER_US:
+            return
+        gaps = self._known_gaps()
+        for timeframe, series in self._series.items():
+            series.begin(self._earliest_us)
+            if until[timeframe] <= series.first_us:
+                continue
+            span = Span(floor_us(self._earliest_us, MINUTE_US), until[timeframe])
+            rows = series.publish(until[timeframe], self._dirty_us, gaps, span)
+            if rows:
+                self._pending.setdefault(timeframe, []).extend(rows)
+        self._dirty_us = NEVER_US
+
+    def _known_gaps(self) -> list[Gap]:
+        if self._outage_us == NEVER_US:
+            return self.gaps
+        return [*self.gaps, self._gap(self._outage_us, NEVER_US, "disconnect", GapKind.OUTAGE)]
+
+    def outputs(self, published_us: int | None = None) -> list[CandleBatch]:
+        """Candles closed or revised since the last call, one batch per timeframe, shortest first.
+
+        published_us: stamped as timestamp_out; None leaves close + grace there, which batch and replay publish.
+        """
+        if self._dirty_us != NEVER_US and self.day is None:
+            border = self._watermark.border_us
+            self._publish({timeframe: floor_us(border, timeframe.us) for timeframe in self._series})
+        pending, self._pending = self._pending, {}
+        return [
+            self._batch(timeframe, np.concatenate(pending[timeframe]), published_us)
+            for timeframe in self._series
+            if pending.get(timeframe)
+        ]
+
+    def _batch(self, timeframe: Timeframe, rows: Array, published_us: int | None) -> CandleBatch:
+        if published_us is not None:
+            rows["timestamp_out"] = published_us
+        columns = {name: rows[name] for name in rows.dtype.names or () if name not in INTERNAL}
+        columns["quality"] = quality.NAMES[rows["quality"]]
+        return CandleBatch(self.instrument, timeframe, columns, FEATURE_VERSION)
+
+    def finish(self, stop_us: int) -> None:
+        """End a finite input: the service stops at `stop_us`, and the candles still open are published as PARTIAL."""
+        if self.day is not None:
+            raise ValueError("a day of history ends with finish_day(), not finish()")
+        self.advance(stop_us)
+        midnight = ceil_us(stop_us, DAY_US)
+        self._alive(stop_us)
+        if midnight > stop_us:
+            self.gaps.append(self._gap(stop_us, midnight, "service stopped", GapKind.NOT_RUNNING))
+            self._dirty_us = min(self._dirty_us, stop_us)
+        self._stop(stop_us)
+        self._publish({timeframe: candles_open_before(stop_us, timeframe) for timeframe in self._series})
+
+    def _stop(self, stop_us: int) -> None:
+        for state in self._builder.states:
+            state.settle(ceil_us(stop_us, BORDER_US))
+
+    def finish_day(self, stop_us: int | None = None) -> None:
+        """Publish every candle of the day; with `stop_us` inside the day only those that open before it, which is
+        where a service that did not come back stopped."""
+        day = self.day
+        if day is None:
+            raise ValueError("finish_day() needs a pipeline with a day")
+        end = day.end_us if stop_us is None else min(stop_us, day.end_us)
+        self._stop(end)
+        if self._earliest_us == NEVER_US and all(series.cold for series in self._series.values()):
+            return
+        for timeframe, series in self._series.items():
+            if series.next_us == 0:
+                series.begin(self._earliest_us)
+            until = min(candles_open_before(end, timeframe), day.end_us)
+            span = Span(min(floor_us(self._earliest_us, MINUTE_US), series.first_us), candles_open_before(end, Timeframe.M1))
+            rows = series.publish_run(until, self.gaps, span)
+            series.cold = False
+            if len(rows):
+                self._pending.setdefault(timeframe, []).append(rows)
+
+    def snapshot(self) -> bytes:
+        """The complete state as versioned bytes, without the ids seen (`ids_snapshot`). In a day of history only what
+        the next day needs is kept of the bins."""
+        return snapshot.pack(
+            {
+                "instrument": self.instrument.key,
+                "builder": self._builder.state(self.day.end_us if self.day else 0),
+                "series": {str(timeframe): series.state() for timeframe, series in self._series.items()},
+                "streams": {str(key): [c.state, c.counts] for key, c in self._continuity.items()},
+                "watermark": [self._watermark.us, self._watermark.rank, self._watermark.border_us],
+                "times": [self._earliest_us, self._dirty_us, self._outage_us],
+                "gaps": [asdict(gap) for gap in self.gaps],
+                "counters": {str(key): asdict(value) for key, value in self.counters.items()},
+                "pending": {str(timeframe): rows for timeframe, rows in self._pending.items()},
+            }
+        )
+
+    def restore(self, data: bytes) -> None:
+        """Put back what `snapshot` gave, from a pipeline of the same instrument, timeframes and groups."""
+        tree = snapshot.unpack(data)
+        self._builder.load(tree["builder"])
+        for name, state in tree["series"].items():
+            self._series[Timeframe(name)].load(state)
+        for name, (state, counts) in tree["streams"].items():
+            stream = self._continuity[DataType(name)]
+            stream.state, stream.counts = state, counts
+        self._watermark.us, self._watermark.rank, self._watermark.border_us = tree["watermark"]
+        self._earliest_us, self._dirty_us, self._outage_us = tree["times"]
+        self.gaps = [_gap_of(gap) for gap in tree["gaps"]]
+        self.counters = {DataType(name): StreamCounters(**value) for name, value in tree["counters"].items()}
+        self._pending = {Timeframe(name): rows for name, rows in tree["pending"].items()}
+
+    def ids_snapshot(self) -> bytes:
+        """The ids seen on the current and the previous day, which a restart needs next to `snapshot`."""
+        return snapshot.pack({str(key): stream.ids.export(stream.state) for key, stream in self._continuity.items()})
+
+    def restore_ids(self, data: bytes) -> None:
+        """Put back what `ids_snapshot` gave; after `restore`."""
+        for name, content in snapshot.unpack(data).items():
+            stream = self._continuity[DataType(name)]
+            stream.ids.load(stream.state, content)
+
+
+def sorted_(timeframes: Sequence[Timeframe]) -> list[Timeframe]:
+    """Timeframes, shortest first, each once."""
+    return sorted(set(timeframes), key=lambda timeframe: timeframe.us)
+
+
+def _shape(instrument: InstrumentDefinition, options: PipelineOptions, day: Day | None) -> RunShape:
+    """Ring lengths: every bin that a row may still enter, or that a revision may still read."""
+    if day is None:
+        reach = options.revision_window_us + options.grace_us + options.max_clock_skew_us + 2 * MINUTE_US
+    else:
+        reach = DAY_US + day.tail_us + options.max_clock_skew_us + 2 * MINUTE_US
+    return RunShape(
+        slots15=ceil_us(reach, BORDER_US) // BORDER_US + 4,
+        slots60=ceil_us(reach, MINUTE_US) // MINUTE_US + 4,
+        grace_us=options.grace_us,
+        floor_us=day.start_us if day else 0,
+        inverse=instrument.inverse,
+        multiplier=instrument.contract_size,
+        parameters=options.parameters,
+    )
+
+
+def _gap_of(tree: dict[str, Any]) -> Gap:
+    return Gap(**{**tree, "data_type": DataType(tree["data_type"]), "kind": GapKind(tree["kind"])})

@@ -1,0 +1,251 @@
+"""The command line, `tick-handler`: parses, then calls the module in `commands` that does the work.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from market_data_tick_handler.commands import options
+from market_data_tick_handler.commands.arguments import normalise
+from market_data_tick_handler.commands.console import expected_only, report_error
+from market_data_tick_handler.errors import MarketDataError
+
+_EPILOG = (
+    "Every mode also answers to --mode NAME, e.g. tick-handler --mode streaming-candles-serve. Lists take commas or "
+    "spaces. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 partly done."
+)
+app = typer.Typer(
+    help="Crypto ticks in, UTC-aligned candles with microstructure features out.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="Settings: check them, see where each value came from, print their schema.")
+batch_app = typer.Typer(help="Jobs over stored days.")
+config_app.info.no_args_is_help = True
+batch_app.info.no_args_is_help = True
+app.add_typer(config_app, name="config", rich_help_panel="People")
+app.add_typer(batch_app, name="batch", rich_help_panel="History")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code; `argv` defaults to the process's own."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verbose = "--verbose" in arguments
+    try:
+        app(args=normalise(arguments), prog_name="tick-handler")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 1
+    except (MarketDataError, OSError) as error:
+        return report_error(error, verbose=verbose)
+    except BaseExceptionGroup as errors:
+        if not expected_only(errors):
+            raise
+        return report_error(errors, verbose=verbose)
+    return 0
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tick-handler {version('market-data-tick-handler')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(rich_help_panel="People")
+def demo(
+    duration: Annotated[float, typer.Option("--duration", min=0, metavar="SECONDS", help="Wall time; 0 = endless.")] = 60.0,
+    speed: Annotated[float, typer.Option("--speed", min=1, metavar="X", help="Simulated seconds per second.")] = 200.0,
+    out: Annotated[Path, typer.Option("--out", help="Where the Parquet files go.")] = Path(".demo"),
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, another market.")] = 7,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="Of /health and /metrics; 0 = any.")] = 8080,
+    verbose: options.Verbose = False,
+) -> None:
+    """A simulated exchange at 200x: candles with features, health, Parquet, and the proof live == batch."""
+    from market_data_tick_handler.commands.demo import DemoOptions, run
+
+    raise typer.Exit(
+        run(DemoOptions(duration_s=duration, speed=speed, out=out, seed=seed, port=port, verbose=verbose))
+    )
+
+
+@app.command(rich_help_panel="Live")
+def stream(
+    symbol: options.Symbols = None,
+    exchange: options.Exchanges = None,
+    instrument: options.Instruments = None,
+    timeframes: options.Timeframes = None,
+    duration: options.Duration = 0.0,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    log_level: options.LogLevel = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Live candles as streaming.yaml says: serve, persist, or both."""
+    _run_live(None, symbol, exchange, instrument, timeframes, duration, config, env_file, log_level, verbose)
+
+
+@app.command(rich_help_panel="Live")
+def serve(
+    symbol: options.Symbols = None,
+    exchange: options.Exchanges = None,
+    instrument: options.Instruments = None,
+    timeframes: options.Timeframes = None,
+    duration: options.Duration = 0.0,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    log_level: options.LogLevel = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Live candles to consumers, over `serve.transport`. Also: streaming-candles-serve."""
+    _run_live("serve", symbol, exchange, instrument, timeframes, duration, config, env_file, log_level, verbose)
+
+
+@app.command(rich_help_panel="Live")
+def persist(
+    symbol: options.Symbols = None,
+    exchange: options.Exchanges = None,
+    instrument: options.Instruments = None,
+    timeframes: options.Timeframes = None,
+    duration: options.Duration = 0.0,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    log_level: options.LogLevel = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Live candles to storage, to `persist.target`. Also: streaming-candles-bigquery."""
+    _run_live("persist", symbol, exchange, instrument, timeframes, duration, config, env_file, log_level, verbose)
+
+
+def _run_live(
+    mode: str | None,
+    symbols: list[str] | None,
+    exchanges: list[str] | None,
+    instruments: list[str] | None,
+    timeframes: list[str] | None,
+    duration_s: float,
+    config: Path | None,
+    env_file: Path | None,
+    log_level: str | None,
+    verbose: bool,
+) -> None:
+    from market_data_tick_handler.commands.live import LiveOptions, run
+
+    raise typer.Exit(
+        run(
+            LiveOptions(
+                mode=mode,
+                symbols=tuple(symbols or ()),
+                exchanges=tuple(exchanges or ()),
+                instruments=tuple(instruments or ()),
+                timeframes=tuple(timeframes or ()),
+                duration_s=duration_s,
+                config_file=config,
+                env_file=env_file,
+                log_level="debug" if verbose and log_level is None else log_level,
+            )
+        )
+    )
+
+
+@app.command(rich_help_panel="History")
+def replay(
+    files: Annotated[
+        list[Path],
+        typer.Option("--files", metavar="FILE...", help="Tardis CSV, CSV.gz, or Parquet day files of ours."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Directory for processed_candles/ (and raw_tick_data/).")],
+    speed: Annotated[str, typer.Option("--speed", help="max, 1x (as recorded), 60x, ...")] = "max",
+    timeframes: options.Timeframes = None,
+    store_ticks: Annotated[
+        bool, typer.Option("--store-ticks", help="Also write the rows as stored, for `batch candle-processing`.")
+    ] = False,
+    summary_json: Annotated[
+        Path | None, typer.Option("--summary-json", metavar="FILE", help="Write the counts as JSON.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--print", help="Print every closed candle.")] = False,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    log_level: options.LogLevel = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Recorded ticks through the live path: files in, candles out, every row accounted for."""
+    from market_data_tick_handler.commands.replay import ReplayOptions, run
+
+    raise typer.Exit(
+        run(
+            ReplayOptions(
+                files=tuple(files),
+                out=out,
+                speed=speed,
+                timeframes=tuple(timeframes or ()),
+                store_ticks=store_ticks,
+                summary_json=summary_json,
+                show=show,
+                config_file=config,
+                env_file=env_file,
+                log_level="debug" if verbose and log_level is None else log_level,
+            )
+        )
+    )
+
+
+@app.command(rich_help_panel="History")
+def parity(
+    first: Annotated[str, typer.Argument(metavar="A", help="Directory or store URL with processed_candles/.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The one to compare it with.")],
+    instrument: options.Instruments = None,
+    timeframes: options.Timeframes = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Compare two candle stores bit for bit; exit 1 where they differ."""
+    from market_data_tick_handler.commands.parity import run
+
+    raise typer.Exit(run(first, second, instruments=tuple(instrument or ()), timeframes=tuple(timeframes or ())))
+
+
+@config_app.command("check")
+def config_check(config: options.Config = None, env_file: options.EnvFile = None) -> None:
+    """Validate the settings; exit 2 and say what to change where they are wrong."""
+    from market_data_tick_handler.commands.settings import check
+
+    raise typer.Exit(check(config, env_file))
+
+
+@config_app.command("explain")
+def config_explain(
+    key: Annotated[str, typer.Argument(help="Only keys that start with this, e.g. candles.")] = "",
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+) -> None:
+    """Every setting, its value (secrets masked) and where it came from."""
+    from market_data_tick_handler.commands.settings import explain
+
+    raise typer.Exit(explain(config, env_file, key=key))
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """JSON schema of streaming.yaml, for editors."""
+    from market_data_tick_handler.commands.settings import schema
+
+    raise typer.Exit(schema())

@@ -1,0 +1,1 @@
+"""Where ticks and candles rest: paths, object stores, and one module per kind of file."""

@@ -1,0 +1,146 @@
+"""Candle day files: one row per candle, the highest revision of each, rewritten whole whenever candles are added."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.instruments import InstrumentType
+from market_data_tick_handler.core.schemas import candles_to_arrow
+from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
+from market_data_tick_handler.errors import CorruptObject, NotFound
+from market_data_tick_handler.storage.local_files import replacing
+from market_data_tick_handler.storage.paths import CANDLES, CHAIN_CANDLES, candles_path, day_of, days_between
+
+# A file is rewritten at most this often while its candles come in one by one.
+REWRITE_INTERVAL_US: Final = 5_000_000
+
+
+class CandleWriter:
+    """Collects candles per day file and rewrites the files on `flush`; content that is there stays unless revised.
+
+    Before `flush` candles are in memory only; `pending_rows` says how many.
+    """
+
+    def __init__(self, store_root: str | Path, *, rewrite_interval_us: int = REWRITE_INTERVAL_US) -> None:
+        self._root = Path(store_root)
+        self._rewrite_interval_us = rewrite_interval_us
+        self._pending: dict[Path, list[pa.Table]] = {}
+        self._rewritten_us: dict[Path, int] = {}
+        self._written_rows: dict[Path, int] = {}
+
+    @property
+    def pending_rows(self) -> int:
+        """Candles that are not in a file yet."""
+        return sum(table.num_rows for tables in self._pending.values() for table in tables)
+
+    @property
+    def files(self) -> dict[Path, int]:
+        """Rows of every file as last written."""
+        return dict(self._written_rows)
+
+    def write(self, batch: CandleBatch) -> None:
+        """Take in candles of one instrument and timeframe; a candle that is known already is replaced if not older."""
+        if not len(batch):
+            return
+        table = candles_to_arrow(batch)
+        name = CHAIN_CANDLES if batch.instrument.instrument_type is InstrumentType.OPTION_CHAIN else CANDLES
+        days = batch["timestamp"].astype(np.int64, copy=False) // DAY_US
+        for day in np.unique(days).tolist():
+            part = table if days[0] == days[-1] else table.filter(pa.array(days == day))
+            path = candles_path(day_of(day * DAY_US), batch.timeframe, batch.instrument.key, table=name)
+            self._pending.setdefault(self._root / path, []).append(part)
+
+    def flush(self, now_us: int | None = None) -> int:
+        """Rewrite the files that have new candles and return how many.
+
+        now_us: with a time, files that were rewritten less than the interval ago wait for a later flush.
+        """
+        due = [path for path in self._pending if now_us is None or self._is_due(path, now_us)]
+        for path in due:
+            self._rewrite(path)
+            if now_us is not None:
+                self._rewritten_us[path] = now_us
+        return len(due)
+
+    def close(self) -> None:
+        """Write everything."""
+        self.flush()
+
+    def _is_due(self, path: Path, now_us: int) -> bool:
+        last_us = self._rewritten_us.get(path)
+        return last_us is None or now_us - last_us >= self._rewrite_interval_us
+
+    def _rewrite(self, path: Path) -> None:
+        tables = list(self._pending[path])
+        if path.is_file():
+            tables.insert(0, _read(path, None))
+        merged = newest_revisions(tables)
+        with replacing(path) as temporary:
+            pq.write_table(merged, temporary, compression="zstd")
+        self._written_rows[path] = merged.num_rows
+        del self._pending[path]
+
+
+def newest_revisions(tables: list[pa.Table]) -> pa.Table:
+    """One row per timestamp in time order: the highest revision, and of equal ones the last given."""
+    together = pa.concat_tables(tables, promote_options="default") if len(tables) > 1 else tables[0]
+    times = _times(together)
+    revisions = together["revision"].to_numpy().astype(np.int64)
+    order = np.lexsort((np.arange(len(times)), revisions, times))
+    ordered = times[order]
+    last = np.append(ordered[1:] != ordered[:-1], True)
+    kept = order[last]
+    if len(kept) == len(times) and (kept == np.arange(len(times))).all():
+        return together.combine_chunks()
+    return together.take(pa.array(kept)).combine_chunks()
+
+
+def read_candles(
+    store_root: str | Path,
+    instrument_key: str,
+    timeframe: Timeframe,
+    start_date: date,
+    end_date: date,
+    *,
+    columns: Collection[str] | None = None,
+    table: str = CANDLES,
+) -> pa.Table:
+    """Candles of the days from start_date to end_date, both included, in time order; days without a file are left out.
+
+    Raises:
+        NotFound: no day has a file. CorruptObject: one cannot be read.
+    """
+    days = days_between(start_date, end_date)
+    paths = [Path(store_root) / candles_path(day, timeframe, instrument_key, table=table) for day in days]
+    found = [path for path in paths if path.is_file()]
+    if not found:
+        raise NotFound(
+            f"{store_root}: no {timeframe} candles of {instrument_key} from {start_date} to {end_date}; "
+            "expected e.g. " + (str(paths[0]) if paths else "a start date before the end date")
+        )
+    tables = [_read(path, columns) for path in found]
+    return pa.concat_tables(tables, promote_options="default") if len(tables) > 1 else tables[0]
+
+
+def _read(path: Path, columns: Collection[str] | None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=list(columns) if columns is not None else None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptObject(
+            f"{path}: expected a whole Parquet file, got: {error}; delete it and compute the day again"
+        ) from error
+
+
+def _times(table: pa.Table) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    column = table["timestamp"].combine_chunks()
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.asarray(array.cast(pa.int64()))

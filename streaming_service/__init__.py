@@ -1,0 +1,1 @@
+"""The live application: sources in, candles out, with supervision and monitoring."""

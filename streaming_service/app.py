@@ -1,0 +1,283 @@
+"""The only composition root of the live application: settings become objects, objects become tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from itertools import chain
+from typing import Any, Final, TextIO
+
+from market_data_tick_handler.config import check_installed, configured_instruments, pipeline_options
+from market_data_tick_handler.config.settings import Mode, Settings
+from market_data_tick_handler.core.instruments import data_types_for
+from market_data_tick_handler.core.pipeline import Pipeline
+from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.errors import MarketDataError
+from streaming_service.accounting import StreamAccount, stream_accounts
+from streaming_service.clock import Clock, SystemClock
+from streaming_service.feeds import Inputs, make_inputs
+from streaming_service.ingest import TIMER_S, Cadence, Ingest
+from streaming_service.lifecycle import Lifecycle
+from streaming_service.monitoring import samples
+from streaming_service.monitoring.health import HealthMonitor, StreamTrouble
+from streaming_service.monitoring.http import MonitoringServer
+from streaming_service.monitoring.kernels import KernelCompilations
+from streaming_service.monitoring.loop_lag import LoopLag
+from streaming_service.monitoring.metrics import Sample, ServiceMetrics
+from streaming_service.monitoring.observer import TurnMonitor
+from streaming_service.sink import FullPolicy, Outlet, Sink
+from streaming_service.sinks.bus import InProcessBus
+from streaming_service.sinks.terminal import TerminalSink
+from streaming_service.supervisor import RestartPolicy, Supervisor
+
+log = logging.getLogger(__name__)
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+FLUSH_INTERVAL_S: Final = 5.0
+
+
+class Service:
+    """The live application for one set of settings.
+
+    inputs: feeds and their clock; from the settings by default.
+    terminal: a stream that gets one line per candle.
+    sinks: more sinks for candles, by name.
+    publish_open_candles: publish the open candles as PARTIAL when the service stops, as at the end of a finite source.
+
+    Raises:
+        ConfigError, NotInstalled, InstrumentError: the settings cannot be carried out.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        inputs: Inputs | None = None,
+        terminal: TextIO | None = None,
+        sinks: Mapping[str, Sink] | None = None,
+        publish_open_candles: bool = False,
+        wall: Clock | None = None,
+        restart: RestartPolicy | None = None,
+    ) -> None:
+        check_installed(settings)
+        self.settings = settings
+        self.instruments = configured_instruments(settings)
+        self._wall = SystemClock() if wall is None else wall
+        self._started_s = self._wall.monotonic_s()
+        self._inputs = make_inputs(settings, self.instruments, wall=self._wall) if inputs is None else inputs
+        self.pipelines = {
+            instrument.key: Pipeline(
+                instrument, pipeline_options(settings, instrument), keep_rows=settings.persist.store_ticks
+            )
+            for instrument in self.instruments
+        }
+        self.bus = InProcessBus()
+        self.supervisor = Supervisor(self._wall)
+        self.health = self._make_health()
+        self.metrics = ServiceMetrics([self._samples])
+        self._loop_lag = LoopLag(self._wall)
+        self._kernels = KernelCompilations()
+        self._candle_outlets = [self._outlet(name, sink) for name, sink in self._candle_sinks(terminal, sinks or {})]
+        self._tick_outlets = [self._outlet(name, sink) for name, sink in self._tick_sinks()]
+        self._ingest = self._make_ingest()
+        self._lifecycle = Lifecycle(
+            self._ingest,
+            [*self._candle_outlets, *self._tick_outlets],
+            self.supervisor,
+            wall=self._wall,
+            deadline_s=settings.shutdown.deadline_s,
+            restart=RestartPolicy() if restart is None else restart,
+            background={"loop-lag": self._loop_lag.run},
+            publish_open_candles=publish_open_candles,
+        )
+        self.server = MonitoringServer(
+            host=settings.monitoring.host,
+            port=settings.monitoring.port,
+            blind=self._not_ready,
+            health=self.health_report,
+            metrics=self.metrics.render,
+        )
+
+    async def run(self, stop: asyncio.Event | None = None, duration_s: float | None = None) -> None:
+        """Run until `stop`, for `duration_s` of wall time (None or 0: endless), or until every source has ended.
+
+        Raises:
+            ConfigError: the monitoring address is taken.
+            TaskFailed: a task failed beyond its budget.
+            DrainTimeout: not everything was written within the shutdown deadline.
+        """
+        self._kernels.start()
+        try:
+            await self.server.start()
+            log.info("service started", extra={"monitoring": self.server.url, "instruments": " ".join(self.pipelines)})
+            await self._lifecycle.run(asyncio.Event() if stop is None else stop, duration_s)
+        finally:
+            await self.server.aclose()
+            self._kernels.stop()
+            log.info("service stopped", extra={"candles": self.metrics.candles, "revisions": self.metrics.revisions})
+
+    @property
+    def accounts(self) -> dict[tuple[str, DataType], StreamAccount]:
+        """What became of the rows of every stream."""
+        return stream_accounts(self.pipelines, self._ingest.homeless_rows)
+
+    def summary(self) -> dict[str, Any]:
+        """`{"streams": {"<instrument>/<data_type>": {received, accepted, ...}}, "candles": n, "revisions": n}`."""
+        streams = {
+            f"{instrument}/{data_type}": asdict(account) for (instrument, data_type), account in self.accounts.items()
+        }
+        return {"streams": streams, "candles": self.metrics.candles, "revisions": self.metrics.revisions}
+
+    def health_report(self) -> dict[str, Any]:
+        """The `/health` document (docs/reference/health.md)."""
+        now_us = self._inputs.clock.now_us()
+        outlets = [*self._candle_outlets, *self._tick_outlets]
+        return {
+            **self.health.report(now_us),
+            "draining": self._lifecycle.draining,
+            "uptime_s": round(self._wall.monotonic_s() - self._started_s, 3),
+            "service_time_us": now_us,
+            "candles": self.metrics.candles,
+            "revisions": self.metrics.revisions,
+            "sinks": {outlet.name: {"queue_depth": outlet.depth, **asdict(outlet.counters)} for outlet in outlets},
+            "task_failures": dict(self.supervisor.last_error),
+            "kernels": {"compiling": self._kernels.compiling, "compiled": self._kernels.compilations},
+        }
+
+    def _not_ready(self) -> list[str]:
+        return ["draining"] if self._lifecycle.draining else self.health.blind(self._inputs.clock.now_us())
+
+    def _make_health(self) -> HealthMonitor:
+        enabled = {DataType(name): section for name, section in self.settings.data_types.enabled().items()}
+        return HealthMonitor(
+            streams={
+                (instrument.key, data_type): enabled[data_type].required
+                for instrument in self.instruments
+                for data_type in data_types_for(instrument.instrument_type)
+                if data_type in enabled
+            },
+            stale_after_s={data_type: section.stale_after_us / 1e6 for data_type, section in enabled.items()},
+            trouble=self._trouble,
+        )
+
+    def _trouble(self, instrument: str, data_type: DataType) -> StreamTrouble:
+        counters = self.pipelines[instrument].counters.get(data_type) if instrument in self.pipelines else None
+        return StreamTrouble(gaps=counters.gaps, errors=counters.invalid) if counters else StreamTrouble()
+
+    def _make_ingest(self) -> Ingest:
+        candles, enabled = self.settings.candles, self.settings.data_types.enabled()
+        speed = self._inputs.speed
+        timer_s = min(TIMER_S, *(section.batch_timeout_s for section in enabled.values())) * speed
+        return Ingest(
+            self.pipelines,
+            self._inputs.feeds,
+            clock=self._inputs.clock,
+            cadence=Cadence.of(candles.timeframes, candles.grace_us, timer_s=timer_s),
+            candle_outlets=self._candle_outlets,
+            tick_outlets=self._tick_outlets,
+            observers=[TurnMonitor(self.health, self.metrics, grace_us=candles.grace_us, speed=speed)],
+            data_types=[DataType(name) for name in enabled],
+        )
+
+    def _candle_sinks(self, terminal: TextIO | None, more: Mapping[str, Sink]) -> Iterator[tuple[str, Sink]]:
+        if Mode.SERVE in self.settings.modes:
+            yield "bus", self.bus
+        if Mode.PERSIST in self.settings.modes:
+            from streaming_service.sinks.parquet import ParquetSink
+
+            yield "parquet", ParquetSink(partial(_candle_writer, self.settings.persist.path))
+        if terminal is not None:
+            grace_us, speed = self.settings.candles.grace_us, self._inputs.speed
+            yield "terminal", TerminalSink(grace_us=grace_us, speed=speed, stream=terminal)
+        yield from more.items()
+
+    def _tick_sinks(self) -> Iterator[tuple[str, Sink]]:
+        if self.settings.persist.store_ticks:
+            from streaming_service.sinks.ticks import RawTickSink
+
+            yield "ticks", RawTickSink(partial(_tick_writer, self.settings.persist.path))
+
+    def _outlet(self, name: str, sink: Sink) -> Outlet:
+        # What is stored must not have holes; what is watched may be late for itself only.
+        stored = name in ("parquet", "ticks")
+        return Outlet(
+            name,
+            sink,
+            clock=self._wall,
+            capacity=self.settings.persist.queue_size if stored else self.settings.serve.queue_size,
+            policy=FullPolicy.BLOCK if stored else FullPolicy.DROP_OLDEST,
+            flush_interval_s=FLUSH_INTERVAL_S if stored else None,
+        )
+
+    def _samples(self) -> Iterator[Sample]:
+        now_us = self._inputs.clock.now_us()
+        accounts = self.accounts
+        return chain(
+            samples.account_samples(accounts),
+            samples.trouble_samples({key: self._trouble(*key) for key in accounts}),
+            samples.health_samples(self.health, now_us),
+            samples.outlet_samples([*self._candle_outlets, *self._tick_outlets]),
+            samples.task_samples(self.supervisor),
+            samples.kernel_samples(self._kernels),
+            (Sample("ready", (), not self._not_ready()), Sample("event_loop_lag_seconds", (), self._loop_lag.last_s)),
+        )
+
+
+def run(service: Service, *, duration_s: float | None = None) -> int:
+    """Run `service` in an event loop of its own, uvloop where there is one, until SIGTERM or SIGINT.
+
+    The first signal drains; the second aborts. Returns the exit code: 0 done, 1 failed or aborted.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            runner.run(_run_until_signal(service, duration_s))
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            log.error("service aborted before its drain ended")
+            return EXIT_FAILED
+        except MarketDataError as error:
+            log.error("service failed", extra={"error": str(error)})
+            return EXIT_FAILED
+    return EXIT_DONE
+
+
+async def _run_until_signal(service: Service, duration_s: float | None) -> None:
+    stop = asyncio.Event()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def on_signal() -> None:
+        if stop.is_set() and task is not None:
+            task.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Windows has no signal handlers on its event loops; Ctrl-C arrives there as KeyboardInterrupt.
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, on_signal)
+    await service.run(stop, duration_s)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _candle_writer(path: str) -> Any:
+    from market_data_tick_handler.storage.candle_files import CandleWriter
+
+    return CandleWriter(path)
+
+
+def _tick_writer(path: str) -> Any:
+    from market_data_tick_handler.storage.raw_ticks import RawTickWriter
+
+    return RawTickWriter(path, existing="append")

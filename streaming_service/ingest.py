@@ -1,0 +1,257 @@
+"""Drives the pipelines in live: sources -> one turn -> pipelines -> the queues of the sinks. Nothing else may."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbeat, Rows
+from market_data_tick_handler.core.ticks import DataType, TickBatch
+from market_data_tick_handler.core.timeframes import Timeframe, floor_us
+from streaming_service.clock import SECOND_US, Clock
+from streaming_service.sink import Outlet
+from streaming_service.source import PacedSource, Source
+
+log = logging.getLogger(__name__)
+
+# Rows that may wait for a turn before the sources are held back: bounds memory and the length of a turn.
+MAX_PENDING_ROWS: Final = 65_536
+TIMER_S: Final = 0.05
+_SHORTEST_SLEEP_S: Final = 0.0005
+
+
+class CandlePipeline(Protocol):
+    """What ingest uses of `core.pipeline.Pipeline`."""
+
+    clock_us: int
+    stored: list[TickBatch]
+
+    def feed(self, events: Event | Sequence[Event]) -> None: ...
+
+    def advance(self, now_us: int) -> None: ...
+
+    def outputs(self, published_us: int | None = None) -> list[CandleBatch]: ...
+
+    def finish(self, stop_us: int) -> None: ...
+
+
+class TurnObserver(Protocol):
+    """Whoever wants to know what a turn drained and published: health and metrics."""
+
+    def drained(self, event: Event, now_us: int) -> None: ...
+
+    def published(self, batch: CandleBatch, now_us: int) -> None: ...
+
+
+@dataclass(slots=True)
+class Feed:
+    """One source and how far it has got.
+
+    `recorded`: its rows carry times of receipt of their own (a recording, a simulation), not the clock's.
+    """
+
+    name: str
+    source: Source
+    recorded: bool = False
+    ended: bool = False
+    last_us: int = 0
+    instruments: set[str] = field(default_factory=set)
+
+    def promise_us(self, now_us: int) -> int:
+        """Every row of this feed with a `local_timestamp` below the result has been drained."""
+        if self.ended or not self.recorded:
+            return now_us
+        return min(now_us, self.source.fed_until_us if isinstance(self.source, PacedSource) else self.last_us)
+
+    def note(self, event: Event) -> None:
+        """Remember whose events come from here and the latest arrival among them."""
+        self.instruments.add(event.instrument)
+        self.last_us = max(self.last_us, arrival_us(event))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cadence:
+    """When candles are due: `step_us` is the shortest candle, `timer_s` the longest wait, in seconds of the clock."""
+
+    step_us: int
+    grace_us: int
+    timer_s: float = TIMER_S
+
+    @classmethod
+    def of(cls, timeframes: Sequence[Timeframe], grace_us: int, *, timer_s: float = TIMER_S) -> Cadence:
+        return cls(step_us=min(timeframe.us for timeframe in timeframes), grace_us=grace_us, timer_s=timer_s)
+
+    def wait_s(self, now_us: int) -> float:
+        """Seconds until the next candle is due, at most `timer_s`."""
+        due_us = floor_us(now_us - self.grace_us, self.step_us) + self.step_us + self.grace_us
+        return max(_SHORTEST_SLEEP_S, min(self.timer_s, (due_us - now_us) / SECOND_US))
+
+
+class Ingest:
+    """Turns what the sources yield into candles in the outlets.
+
+    A turn takes everything that was yielded, feeds each pipeline once, advances all of them to the time up to which
+    every feed is known to be drained, and fans the outputs out. Between the drain and the promise there is no await,
+    so no row can come in between. Rows of an instrument without a pipeline, or of a data type that is not among
+    `data_types`, are counted in `homeless_rows`.
+    """
+
+    def __init__(
+        self,
+        pipelines: Mapping[str, CandlePipeline],
+        feeds: Sequence[Feed],
+        *,
+        clock: Clock,
+        cadence: Cadence,
+        candle_outlets: Sequence[Outlet] = (),
+        tick_outlets: Sequence[Outlet] = (),
+        observers: Sequence[TurnObserver] = (),
+        data_types: Collection[DataType] = tuple(DataType),
+        max_pending_rows: int = MAX_PENDING_ROWS,
+    ) -> None:
+        self.pipelines = dict(pipelines)
+        self.feeds = list(feeds)
+        self.homeless_rows: dict[tuple[str, DataType], int] = {}
+        self.turns = 0
+        self._clock = clock
+        self._cadence = cadence
+        self._candle_outlets = list(candle_outlets)
+        self._tick_outlets = list(tick_outlets)
+        self._observers = list(observers)
+        self._data_types = frozenset(data_types)
+        self._max_pending_rows = max_pending_rows
+        self._pending: list[Event] = []
+        self._pending_rows = 0
+        self._wake = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._closing = False
+
+    async def pump(self, feed: Feed) -> None:
+        """Take lists from one source until it ends. A break says Disconnect for every instrument seen on it."""
+        feed.ended = False
+        broken = True
+        try:
+            async with aclosing(feed.source.events()) as lists:  # type: ignore[type-var]
+                async for events in lists:
+                    self._accept(feed, events)
+                    while self._pending_rows >= self._max_pending_rows:
+                        self._drained.clear()
+                        await self._drained.wait()
+            feed.ended = True
+            broken = False
+        except asyncio.CancelledError:
+            broken = False
+            raise
+        finally:
+            if broken:
+                self._break(feed)
+
+    async def run(self) -> None:
+        """Turns until `close`. The last one takes what is still pending."""
+        while not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.turn()
+            # A source that always has rows must not keep everything else from running.
+            await asyncio.sleep(0)
+        await self.turn()
+
+    async def tick(self) -> None:
+        """Wake `run` whenever a candle may be due, whether rows come or not."""
+        while True:
+            await self._clock.sleep(self._cadence.wait_s(self._clock.now_us()))
+            self._wake.set()
+
+    def close(self) -> None:
+        """No source will yield any more."""
+        self._closing = True
+        self._wake.set()
+
+    async def turn(self) -> None:
+        """Drain, feed, advance, publish."""
+        self.turns += 1
+        events, self._pending, self._pending_rows = self._pending, [], 0
+        self._drained.set()
+        now_us = self._clock.now_us()
+        promise_us = min((feed.promise_us(now_us) for feed in self.feeds), default=now_us)
+        for instrument, own in self._by_instrument(events, now_us).items():
+            self.pipelines[instrument].feed(own)
+        for instrument, pipeline in self.pipelines.items():
+            pipeline.advance(promise_us)
+            await self._publish(instrument, pipeline)
+
+    async def finish(self) -> None:
+        """End of finite sources: publish the candles that are still open."""
+        for instrument, pipeline in self.pipelines.items():
+            pipeline.finish(pipeline.clock_us)
+            await self._publish(instrument, pipeline)
+
+    def _accept(self, feed: Feed, events: list[Event]) -> None:
+        for event in events:
+            feed.note(event)
+            if isinstance(event, Rows):
+                self._pending_rows += len(event.batch)
+        self._pending.extend(events)
+        self._wake.set()
+
+    def _break(self, feed: Feed) -> None:
+        at_us = feed.promise_us(self._clock.now_us())
+        self._accept(
+            feed,
+            [
+                Disconnect(instrument, at_us, feed.last_us, f"source {feed.name} broke")
+                for instrument in feed.instruments
+            ],
+        )
+
+    def _by_instrument(self, events: list[Event], now_us: int) -> dict[str, list[Event]]:
+        groups: dict[str, list[Event]] = {}
+        for event in events:
+            if not self._wanted(event):
+                self._turn_away(event)
+                continue
+            for observer in self._observers:
+                observer.drained(event, now_us)
+            groups.setdefault(event.instrument, []).append(event)
+        return groups
+
+    def _wanted(self, event: Event) -> bool:
+        if isinstance(event, Rows | Gap) and event.data_type not in self._data_types:
+            return False
+        return event.instrument in self.pipelines
+
+    def _turn_away(self, event: Event) -> None:
+        if isinstance(event, Rows):
+            key = (event.instrument, event.data_type)
+            self.homeless_rows[key] = self.homeless_rows.get(key, 0) + len(event.batch)
+
+    async def _publish(self, instrument: str, pipeline: CandlePipeline) -> None:
+        published_us = self._clock.now_us()
+        for batch in pipeline.outputs(published_us=published_us):
+            for observer in self._observers:
+                observer.published(batch, published_us)
+            for outlet in self._candle_outlets:
+                await outlet.put(batch)
+        if self._tick_outlets and pipeline.stored:
+            stored, pipeline.stored = pipeline.stored, []
+            for ticks in stored:
+                for outlet in self._tick_outlets:
+                    await outlet.put(Rows(instrument, ticks))
+
+
+def arrival_us(event: Event) -> int:
+    """The latest instant of the arrival clock that `event` tells of."""
+    match event:
+        case Rows():
+            return int(event.batch["local_timestamp"].max()) if len(event.batch) else 0
+        case Disconnect():
+            return event.last_alive_us
+        case Heartbeat():
+            return event.at_us
+        case Gap():
+            return event.to_us

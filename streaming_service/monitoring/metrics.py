@@ -1,0 +1,168 @@
+"""Every metric the service exports: one table, and the collector that fills it when Prometheus asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from streaming_service.accounting import OUTCOMES
+
+PREFIX: Final = "tick_handler_"
+LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table. Counters are exported with `_total` behind the name."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+    @property
+    def exported_name(self) -> str:
+        return f"{PREFIX}{self.name}{'_total' if self.kind == 'counter' else ''}"
+
+
+_STREAM: Final = ("instrument", "data_type")
+_CANDLE: Final = ("instrument", "timeframe")
+_OUTCOME_HELP: Final = {
+    "received": "Rows that came from sources; the sum of accepted, duplicate, invalid, refused and filtered.",
+    "accepted": "Rows that went into candles.",
+    "duplicate": "Rows whose id had been seen.",
+    "invalid": "Rows that break their layout's rules.",
+    "refused": "Rows later than the revision window.",
+    "filtered": "Rows nobody asked for: of another instrument, or of a data type that no feature uses.",
+    "late": "Accepted rows that came after their candle was published and revised it.",
+    "clamped": "Rows stamped before the arrival clock, whose local_timestamp was moved up to it.",
+}
+
+METRICS: Final[tuple[Metric, ...]] = (
+    *(Metric(f"ticks_{name}", "counter", _STREAM, _OUTCOME_HELP[name]) for name in OUTCOMES),
+    Metric("gaps", "counter", _STREAM, "Intervals without proof of life."),
+    Metric("last_tick_age_seconds", "gauge", _STREAM, "Service time since the last row was received."),
+    Metric("data_lag_seconds", "gauge", _STREAM, "Service time minus the newest exchange timestamp."),
+    Metric("ticks_per_second", "gauge", _STREAM, "Rows per second of service time, over the last minute."),
+    Metric("stream_live", "gauge", _STREAM, "1 while the stream is live, 0 while it is waiting or stale."),
+    Metric("ready", "gauge", (), "1 while /ready answers 200."),
+    Metric("candles_published", "counter", _CANDLE, "Candles published for the first time."),
+    Metric("candle_revisions", "counter", _CANDLE, "Candles published again with a higher revision."),
+    Metric(
+        "candle_publish_latency_seconds",
+        "histogram",
+        ("timeframe",),
+        "Wall time from the moment a candle was due (close + grace) to its first publication.",
+    ),
+    Metric("sink_queue_depth", "gauge", ("sink",), "Batches waiting for the sink."),
+    Metric("sink_rows_written", "counter", ("sink",), "Rows the sink took."),
+    Metric("sink_rows_dropped", "counter", ("sink",), "Rows dropped because the sink's queue was full."),
+    Metric("sink_rows_failed", "counter", ("sink",), "Rows the sink failed to take."),
+    Metric("sink_errors", "counter", ("sink",), "Errors of the sink."),
+    Metric("sink_retries", "counter", ("sink",), "Writes repeated because the sink was busy."),
+    Metric(
+        "subscriber_rows_dropped", "counter", ("sink",), "Candles that slow subscribers of the in-process bus lost."
+    ),
+    Metric("task_failures", "counter", ("task",), "Failures of a supervised task."),
+    Metric("task_restarts", "counter", ("task",), "Restarts of a supervised task."),
+    Metric("event_loop_lag_seconds", "gauge", (), "How late the last probe of the event loop woke."),
+    Metric("kernel_compiling", "gauge", (), "1 while a kernel is being compiled, which happens on a first run."),
+    Metric("kernel_compilations", "counter", (), "Kernels compiled in this process; 0 when all came from the cache."),
+    Metric("kernel_compile_seconds", "counter", (), "Time spent compiling kernels."),
+)
+_TABLE: Final[Mapping[str, Metric]] = {metric.name: metric for metric in METRICS}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A value of one metric of the table, with its labels in the table's order."""
+
+    metric: str
+    labels: tuple[str, ...]
+    value: float
+
+
+Reader = Callable[[], Iterable[Sample]]
+
+
+class ServiceMetrics(Collector):
+    """The registry of one service.
+
+    Numbers that live elsewhere are not copied: `readers` are asked for samples at each scrape.
+    """
+
+    def __init__(self, readers: Sequence[Reader] = ()) -> None:
+        self.registry = CollectorRegistry()
+        self._readers = list(readers)
+        self._published = _counter("candles_published", self.registry)
+        self._revised = _counter("candle_revisions", self.registry)
+        latency = _TABLE["candle_publish_latency_seconds"]
+        self._latency = Histogram(
+            latency.exported_name, latency.help, latency.labels, registry=self.registry, buckets=LATENCY_BUCKETS_S
+        )
+        self.candles = 0
+        self.revisions = 0
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+
+    def add_reader(self, reader: Reader) -> None:
+        """Ask `reader` too at each scrape."""
+        self._readers.append(reader)
+
+    def count_published(self, instrument: str, timeframe: str, *, candles: int, revisions: int) -> None:
+        """Count candles published for the first time, and again."""
+        self.candles += candles
+        self.revisions += revisions
+        self._published.labels(instrument, timeframe).inc(candles)
+        self._revised.labels(instrument, timeframe).inc(revisions)
+
+    def observe_latency(self, timeframe: str, latency_s: float) -> None:
+        """Note how late a candle was published, in seconds of wall time."""
+        self._latency.labels(timeframe).observe(latency_s)
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Families of all samples the readers give, each family once."""
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for reader in self._readers:
+            for sample in reader():
+                family = families.get(sample.metric)
+                if family is None:
+                    family = families[sample.metric] = _family(_TABLE[sample.metric])
+                family.add_metric(sample.labels, sample.value)
+        yield from families.values()
+
+    def describe(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
+        """Nothing before the first scrape, so that registering asks no reader."""
+        return []
+
+    def render(self) -> bytes:
+        """The Prometheus text format, version 0.0.4."""
+        return generate_latest(self.registry)
+
+
+def metrics_table() -> str:
+    """The table as Markdown, for docs/reference/metrics.md."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{metric.exported_name}` | {metric.kind} | {', '.join(metric.labels) or '-'} | {metric.help} |"
+        for metric in METRICS
+    ]
+    lines.append("| `process_*` | gauge, counter | - | Memory, CPU time and open files of the process (Linux). |")
+    return "\n".join(lines) + "\n"
+
+
+def _counter(name: str, registry: CollectorRegistry) -> Counter:
+    metric = _TABLE[name]
+    return Counter(metric.exported_name, metric.help, metric.labels, registry=registry)
+
+
+def _family(metric: Metric) -> CounterMetricFamily | GaugeMetricFamily:
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    return kind(metric.exported_name, metric.help, labels=metric.labels)

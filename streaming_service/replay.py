@@ -1,0 +1,151 @@
+"""Drives pipelines from recordings, without queues, tasks or a clock: the same rows give the same bits at any speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from market_data_tick_handler.core.candle_batch import CandleBatch, concat_candles
+from market_data_tick_handler.core.events import Event, Rows
+from market_data_tick_handler.core.pipeline import Pipeline
+from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.core.timeframes import Timeframe
+from market_data_tick_handler.storage.candle_files import CandleWriter
+from market_data_tick_handler.storage.gap_ledger import write_gaps
+from market_data_tick_handler.storage.raw_ticks import RawTickWriter
+from streaming_service.accounting import StreamAccount, stream_accounts
+
+OnCandles = Callable[[CandleBatch], None]
+# A turn closes few candles, and each handing over costs the same for one candle as for thousands.
+_GATHERED_CANDLES: Final = 4_096
+_FLUSH_INTERVAL_S: Final = 5.0
+# What the summary promises of a stream, in this order; late and clamped are views on accepted rows.
+SUMMARY_COUNTS = ("received", "accepted", "duplicate", "invalid", "refused", "filtered")
+
+
+@dataclass(slots=True)
+class ReplayTotals:
+    """How far a replay has got. `candles` are distinct candles, `revisions` rows published again."""
+
+    rows: int = 0
+    candles: int = 0
+    revisions: int = 0
+    clock_us: int = 0
+    accounts: Mapping[tuple[str, DataType], StreamAccount] = field(default_factory=dict)
+
+    def count_filtered(self, rows: Mapping[tuple[str, DataType], int]) -> None:
+        """Add rows that the source left out, so that every row read is accounted for."""
+        left_out = {key: StreamAccount(received=count, filtered=count) for key, count in rows.items()}
+        self.accounts = {**self.accounts, **left_out}
+
+    def summary(self) -> dict[str, Any]:
+        """The documented summary, ready for JSON."""
+        streams = {
+            f"{instrument}/{data_type}": {name: getattr(account, name) for name in SUMMARY_COUNTS}
+            for (instrument, data_type), account in sorted(self.accounts.items())
+        }
+        return {"streams": streams, "candles": self.candles, "revisions": self.revisions}
+
+
+class Replay:
+    """Feeds one pipeline per instrument, made by `make_pipeline` when its first row comes, and stores what they publish.
+
+    `root`: store directory. `store_ticks`: also write the rows as stored and the gap ledger, from which batch computes
+    the same candles; pipelines must then be made with keep_rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        make_pipeline: Callable[[str], Pipeline],
+        store_ticks: bool = False,
+        on_candles: OnCandles | None = None,
+    ) -> None:
+        self.totals = ReplayTotals()
+        self.pipelines: dict[str, Pipeline] = {}
+        self._root = root
+        self._make_pipeline = make_pipeline
+        self._on_candles = on_candles
+        self._candles = CandleWriter(root)
+        self._ticks = RawTickWriter(root) if store_ticks else None
+        self._gathered: dict[tuple[str, Timeframe], list[CandleBatch]] = {}
+        self._gathered_rows = 0
+        self._flushed_s = time.monotonic()
+
+    async def run(self, events: AsyncIterator[list[Event]], on_turn: Callable[[ReplayTotals], None]) -> ReplayTotals:
+        """Take `events` to their end, then publish what is still open."""
+        async for turn in events:
+            self.feed(turn)
+            on_turn(self.totals)
+        return self.finish()
+
+    def feed(self, events: list[Event]) -> None:
+        """One turn: feed, publish, store."""
+        groups: dict[str, list[Event]] = {}
+        for event in events:
+            groups.setdefault(event.instrument, []).append(event)
+            if isinstance(event, Rows):
+                self.totals.rows += len(event.batch)
+        for instrument, own in groups.items():
+            pipeline = self._pipeline(instrument)
+            pipeline.feed(own)
+            self._store(instrument, pipeline)
+            self.totals.clock_us = max(self.totals.clock_us, pipeline.clock_us)
+        if time.monotonic() - self._flushed_s >= _FLUSH_INTERVAL_S:
+            self._hand_over()
+            self._candles.flush()
+            self._flushed_s = time.monotonic()
+
+    def finish(self) -> ReplayTotals:
+        """End of the recording: each instrument stops right after its own last row, whatever else was replayed with it."""
+        for instrument, pipeline in self.pipelines.items():
+            pipeline.finish(pipeline.clock_us + 1)
+            self._store(instrument, pipeline)
+            if self._ticks is not None:
+                write_gaps(self._root, pipeline.gaps)
+        self._hand_over()
+        self._candles.close()
+        if self._ticks is not None:
+            self._ticks.close()
+        self.totals.accounts = stream_accounts(self.pipelines, {})
+        return self.totals
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None and self._ticks is not None:
+            self._ticks.abandon()
+
+    def _pipeline(self, instrument: str) -> Pipeline:
+        if instrument not in self.pipelines:
+            self.pipelines[instrument] = self._make_pipeline(instrument)
+        return self.pipelines[instrument]
+
+    def _store(self, instrument: str, pipeline: Pipeline) -> None:
+        for batch in pipeline.outputs():
+            again = int((batch["revision"] > 0).sum())
+            self.totals.revisions += again
+            self.totals.candles += len(batch) - again
+            self._gathered.setdefault((instrument, batch.timeframe), []).append(batch)
+            self._gathered_rows += len(batch)
+            if self._on_candles is not None:
+                self._on_candles(batch)
+        if self._gathered_rows >= _GATHERED_CANDLES:
+            self._hand_over()
+        if self._ticks is None:
+            return
+        for ticks in pipeline.stored:
+            self._ticks.write(instrument, ticks)
+        pipeline.stored.clear()
+
+    def _hand_over(self) -> None:
+        for batches in self._gathered.values():
+            self._candles.write(concat_candles(batches))
+        self._gathered.clear()
+        self._gathered_rows = 0

@@ -1,0 +1,215 @@
+"""What a sink is to the live application, and the bounded queue in front of each one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.events import Rows
+from market_data_tick_handler.errors import SinkBusy, SinkError, SinkRejected
+from streaming_service.clock import Clock
+
+log = logging.getLogger(__name__)
+
+SinkItem = CandleBatch | Rows
+
+BUSY_ATTEMPTS: Final = 8
+BUSY_BASE_S: Final = 0.1
+BUSY_CAP_S: Final = 10.0
+
+
+class Sink(Protocol):
+    """An output. `write` may keep rows in memory until `flush`; after `aclose` everything is where it belongs."""
+
+    async def open(self) -> None: ...
+
+    async def write(self, batch: SinkItem) -> None: ...
+
+    async def flush(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class FullPolicy(StrEnum):
+    """What happens to a batch that meets a full queue."""
+
+    BLOCK = "block"
+    DROP_OLDEST = "drop_oldest"
+
+
+@dataclass(slots=True)
+class OutletCounters:
+    """What became of the rows handed to one outlet: put = written + dropped + failed + still queued."""
+
+    put: int = 0
+    written: int = 0
+    dropped: int = 0
+    failed: int = 0
+    errors: int = 0
+    retries: int = 0
+
+
+class Outlet:
+    """One sink behind its queue of at most `capacity` batches.
+
+    With `block` a full queue makes ingest wait, and so the sources; with `drop_oldest` the oldest batch goes and is
+    counted. One producer, one consumer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink,
+        *,
+        clock: Clock,
+        capacity: int = 1_024,
+        policy: FullPolicy = FullPolicy.BLOCK,
+        flush_interval_s: float | None = None,
+    ) -> None:
+        self.name = name
+        self.sink = sink
+        self.capacity = capacity
+        self.policy = policy
+        self.flush_interval_s = flush_interval_s
+        self.counters = OutletCounters()
+        self._clock = clock
+        self._queue: deque[SinkItem] = deque()
+        self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._closing = False
+        self._abandoned = False
+        self._using_sink = asyncio.Lock()
+
+    @property
+    def depth(self) -> int:
+        """Batches waiting."""
+        return len(self._queue)
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows waiting."""
+        return sum(row_count(item) for item in self._queue)
+
+    async def put(self, item: SinkItem) -> None:
+        """Queue `item`, following the policy when the queue is full. After `abandon` it is counted as failed."""
+        self.counters.put += row_count(item)
+        while len(self._queue) >= self.capacity and not self._abandoned:
+            if self.policy is FullPolicy.DROP_OLDEST:
+                self.counters.dropped += row_count(self._queue.popleft())
+            else:
+                self._room.clear()
+                await self._room.wait()
+        if self._abandoned:
+            self.counters.failed += row_count(item)
+            return
+        self._queue.append(item)
+        self._filled.set()
+
+    def close(self) -> None:
+        """Nothing more will be put; `run` returns once the queue is written."""
+        self._closing = True
+        self._filled.set()
+
+    def abandon(self) -> None:
+        """Nobody writes any more: what is queued or still comes is counted as failed and holds nothing up."""
+        self._abandoned = True
+        self.counters.failed += self.queued_rows
+        self._queue.clear()
+        self._room.set()
+
+    async def run(self) -> None:
+        """Write until closed and empty. Can be called again after it raised.
+
+        Cancelling means that there is no time left, so the sink is not closed then.
+        """
+        await self.sink.open()
+        cancelled = False
+        try:
+            while (item := await self._take()) is not None:
+                await self._write(item)
+            await self._flush()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        finally:
+            if not cancelled:
+                await self._aclose()
+
+    async def flush_periodically(self) -> None:
+        """Flush the sink every `flush_interval_s` until cancelled; returns at once without an interval."""
+        while self.flush_interval_s is not None:
+            await self._clock.sleep(self.flush_interval_s)
+            await self._flush()
+
+    async def _take(self) -> SinkItem | None:
+        while not self._queue:
+            if self._closing:
+                return None
+            self._filled.clear()
+            await self._filled.wait()
+        item = self._queue.popleft()
+        self._room.set()
+        return item
+
+    async def _write(self, item: SinkItem) -> None:
+        rows = row_count(item)
+        done = False
+        try:
+            done = await self._write_patiently(item)
+        finally:
+            if done:
+                self.counters.written += rows
+            else:
+                self.counters.failed += rows
+
+    async def _write_patiently(self, item: SinkItem) -> bool:
+        for attempt in range(BUSY_ATTEMPTS):
+            try:
+                async with self._using_sink:
+                    await self.sink.write(item)
+                return True
+            except SinkBusy as busy:
+                self.counters.retries += 1
+                wait_s = busy.retry_after
+                if wait_s is None:
+                    wait_s = random.uniform(0.0, min(BUSY_CAP_S, BUSY_BASE_S * 2**attempt))
+                await self._clock.sleep(wait_s)
+            except SinkError as error:
+                self._count_error("write", error)
+                return False
+        self._count_error("write", SinkBusy(f"still busy after {BUSY_ATTEMPTS} attempts"))
+        return False
+
+    async def _flush(self) -> None:
+        try:
+            async with self._using_sink:
+                await self.sink.flush()
+        except SinkRejected as error:
+            # Rows that `write` had taken and `flush` could not keep.
+            self.counters.written -= len(error.rows)
+            self.counters.failed += len(error.rows)
+            self._count_error("flush", error)
+        except SinkError as error:
+            self._count_error("flush", error)
+
+    async def _aclose(self) -> None:
+        try:
+            async with self._using_sink:
+                await self.sink.aclose()
+        except SinkError as error:
+            self._count_error("close", error)
+
+    def _count_error(self, action: str, error: SinkError) -> None:
+        self.counters.errors += 1
+        log.error("sink failed", extra={"sink": self.name, "action": action, "error": str(error)})
+
+
+def row_count(item: SinkItem) -> int:
+    """Rows of a candle or tick batch."""
+    return len(item) if isinstance(item, CandleBatch) else len(item.batch)

@@ -1,0 +1,1 @@
+"""Where candles and stored ticks go: one outside system per module."""

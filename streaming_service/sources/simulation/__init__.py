@@ -1,0 +1,1 @@
+"""A simulated exchange: a seeded market, a fault script, and the source that paces both."""

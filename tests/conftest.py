@@ -1,0 +1,58 @@
+"""Fixtures of every test: where the recorded market data is, or why the tests that need it are skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEFAULT_SAMPLES = "../shared/data"
+
+# No deadline: the first example of a test may compile a kernel.
+settings.register_profile("default", deadline=None)
+settings.register_profile("soak", deadline=None, max_examples=2_000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="twenty times the examples, and the tests marked soak")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "soak: takes minutes; runs with --soak (make soak) only")
+    settings.load_profile("soak" if config.getoption("--soak") else "default")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: make soak"))
+
+
+def find_samples() -> Path:
+    """The directory of recorded market data. A relative path counts from the root of the repository."""
+    return (REPOSITORY / os.environ.get("MARKET_DATA_SAMPLES", DEFAULT_SAMPLES)).resolve()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def samples_dir() -> Path:
+    """Recorded market data; skips the test, with the reason, where the machine has none."""
+    samples = find_samples()
+    if not samples.is_dir():
+        pytest.skip(f"needs recorded market data: {samples} is not a directory; set MARKET_DATA_SAMPLES to one")
+    return samples
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Expected values of the feature columns, with the script that compares against them."""
+    return REPOSITORY / "tests" / "golden"
