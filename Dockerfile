@@ -10,10 +10,14 @@ COPY streaming_service ./streaming_service
 COPY batch ./batch
 RUN /opt/tick-handler/bin/pip install '.[streaming,batch]'
 # Compiled here, so that a container starts at full speed. The generic target makes the cache valid on every processor
-# of the architecture; one built for this host's processor would be thrown away on another.
+# of the architecture; one built for this host's processor would be thrown away on another. Numba also compares the
+# sources' modification times, which image layers keep in whole seconds only.
 ENV NUMBA_CACHE_DIR=/opt/kernels \
     NUMBA_CPU_NAME=generic
-RUN /opt/tick-handler/bin/python -m market_data_tick_handler.core.warmup
+RUN find /opt/tick-handler/lib/python3.*/site-packages/market_data_tick_handler -name '*.py' \
+        -exec touch --date=2024-01-01T00:00:00Z {} + \
+    && /opt/tick-handler/bin/python -m compileall -q /opt/tick-handler/lib/python3.*/site-packages/market_data_tick_handler \
+    && /opt/tick-handler/bin/python -m market_data_tick_handler.core.warmup
 
 FROM python:3.12.11-slim-bookworm
 LABEL org.opencontainers.image.title="market-data-tick-handler" \

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from market_data_tick_handler.candle_input import append_features, candle_record, candle_records
+from market_data_tick_handler.candle_input import append_features, candle_record, candle_records, check_consecutive
 from market_data_tick_handler.core.features import indicators, returns
 from market_data_tick_handler.core.features.contract import CANDLE
 from market_data_tick_handler.core.ticks import Array
@@ -136,7 +136,7 @@ class HFTFeatureCalculator:
         """
         step_us = (self.timeframe if timeframe is None else parse_timeframe(timeframe)).us
         records = candle_records(candles)
-        _check_series(records["timestamp"], step_us)
+        check_consecutive(records["timestamp"], step_us)
         columns: dict[str, Array] = {}
         for group, memory in zip(GROUPS, _cold(), strict=True):
             out = np.empty(len(records), group.OUT)
@@ -281,20 +281,6 @@ def _features(memories: Memories, candle: Array, step_us: int) -> Features:
         for name, value in zip(group.OUT.names or (), out[0].item(), strict=True):
             features[name] = value if value == value else None
     return features
-
-
-def _check_series(times: Array, step_us: int) -> None:
-    if times.size and times[0] % step_us:
-        raise DataError(
-            f"expected candles that open on multiples of {step_us} us UTC, came {times[0]}; label by open time"
-        )
-    broken = np.flatnonzero(np.diff(times) != step_us)
-    if broken.size:
-        index = int(broken[0]) + 1
-        raise DataError(
-            f"expected candle {index} at {times[index - 1] + step_us}, came {times[index]}; "
-            "sort by timestamp, drop duplicates and insert fillers (previous close, volume 0)"
-        )
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:

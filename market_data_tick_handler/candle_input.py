@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -59,15 +60,12 @@ def candle_record(candle: Mapping[str, Any]) -> Array:
         DataError: a field is no number, or the candle is impossible.
     """
     _check_names(candle)
-    record = np.empty(1, CANDLE)
-    count = candle.get("trade_count")
+    at, count = timestamp_us(candle["timestamp"]), candle.get("trade_count")
     try:
-        record["timestamp"] = timestamp_us(candle["timestamp"])
-        record["trade_count"] = UNKNOWN_COUNT if count is None or count != count else int(count)
-        for name in _AMOUNTS:
-            value = candle.get(name)
-            record[name] = np.nan if value is None else float(value)
-    except (TypeError, ValueError) as error:
+        known = UNKNOWN_COUNT if count is None or not math.isfinite(count) else int(count)
+        amounts = [math.nan if (value := candle.get(name)) is None else float(value) for name in _AMOUNTS]
+        record = np.array([(at, known, *amounts)], CANDLE)
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"expected numbers in a candle, came {dict(candle)!r}: {error}") from error
     return _checked(record)
 
@@ -76,15 +74,34 @@ def candle_records(candles: object) -> Array:
     """A series of closed candles as an array of shape (n,), CANDLE. Accepts what `HFTFeatureCalculator.batch` does."""
     columns = _columns(candles)
     _check_names(columns)
-    records = np.empty(len(columns["timestamp"]), CANDLE)
-    records["timestamp"] = _times(columns["timestamp"])
-    try:
-        for name in _AMOUNTS:
-            records[name] = np.asarray(columns[name], np.float64) if name in columns else np.nan
-        records["trade_count"] = _counts(columns.get("trade_count"))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"expected one number per candle in {name!r}: {error}") from error
+    times = _times(columns["timestamp"])
+    records = np.empty(times.size, CANDLE)
+    records["timestamp"], records["trade_count"] = times, UNKNOWN_COUNT
+    for name in _AMOUNTS:
+        records[name] = _floats(columns, name, times.size) if name in columns else np.nan
+    if "trade_count" in columns:
+        counts = _floats(columns, "trade_count", times.size)
+        records["trade_count"] = np.where(np.isfinite(counts), counts, UNKNOWN_COUNT)
     return _checked(records)
+
+
+def check_consecutive(times: Array, step_us: int) -> None:
+    """Every candle opens on the grid, one step after the one before it.
+
+    Raises:
+        DataError: names the first that does not.
+    """
+    if times.size and times[0] % step_us:
+        raise DataError(
+            f"expected candles that open on multiples of {step_us} us UTC, came {times[0]}; label by open time"
+        )
+    broken = np.flatnonzero(np.diff(times) != step_us)
+    if broken.size:
+        index = int(broken[0]) + 1
+        raise DataError(
+            f"expected candle {index} at {times[index - 1] + step_us}, came {times[index]}; "
+            "sort by timestamp, drop duplicates and insert fillers (previous close, volume 0)"
+        )
 
 
 def append_features(candles: object, features: Mapping[str, Array]) -> Any:
@@ -152,11 +169,18 @@ def _each(array: Array) -> Iterable[object]:
     return array.tolist() if array.dtype.kind in "OUT" else array
 
 
-def _counts(values: Any) -> Array | int:
-    if values is None:
-        return UNKNOWN_COUNT
-    counts = np.asarray(values, np.float64)
-    return np.where(np.isnan(counts), UNKNOWN_COUNT, counts).astype(np.int64)
+def _floats(columns: Mapping[str, Any], name: str, size: int) -> Array:
+    values = columns[name]
+    try:
+        if _is(values, "pandas", "Series"):
+            floats: Array = values.to_numpy(np.float64, na_value=np.nan)
+        else:
+            floats = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"expected one number per candle in {name!r}: {error}; convert or drop the column") from error
+    if floats.shape != (size,):
+        raise SchemaMismatch(f"expected {size} values of {name!r}, one per timestamp, came shape {floats.shape}")
+    return floats
 
 
 def _check_names(names: Mapping[str, Any]) -> None:

@@ -28,8 +28,10 @@ _SHORTEST_SLEEP_S: Final = 0.0005
 class CandlePipeline(Protocol):
     """What ingest uses of `core.pipeline.Pipeline`."""
 
-    clock_us: int
     stored: list[TickBatch]
+
+    @property
+    def clock_us(self) -> int: ...
 
     def feed(self, events: Event | Sequence[Event]) -> None: ...
 
@@ -182,7 +184,9 @@ class Ingest:
         for instrument, own in self._by_instrument(events, now_us).items():
             self.pipelines[instrument].feed(own)
         for instrument, pipeline in self.pipelines.items():
-            pipeline.advance(promise_us)
+            # A recording that has not begun promises nothing.
+            if promise_us > 0:
+                pipeline.advance(promise_us)
             await self._publish(instrument, pipeline)
 
     async def finish(self) -> None:

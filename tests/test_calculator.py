@@ -326,6 +326,23 @@ def test_an_impossible_candle_of_a_batch_is_named_by_its_place() -> None:
         HFTFeatureCalculator("X").batch({**{k: [1] for k in bar(0)}, "timestamp": [MIDNIGHT_US], "open": ["cheap"]})
 
 
+def test_nullable_columns_read_like_the_plain_ones() -> None:
+    plain = pd.DataFrame(walk(30)).assign(trade_count=5.0)
+    plain.loc[3, ["quote_volume", "trade_count"]] = float("nan")
+    nullable = plain.convert_dtypes()
+    calculator = HFTFeatureCalculator("X")
+    for frame in (nullable, plain.convert_dtypes(dtype_backend="pyarrow"), plain.astype(object)):
+        result = calculator.batch(frame)
+        assert result["vwap_deviation"].tolist()[4:] == calculator.batch(plain)["vwap_deviation"].tolist()[4:]
+        assert pd.isna(result["vwap_deviation"][3])
+
+
+def test_columns_of_another_length_are_refused() -> None:
+    columns = pa.Table.from_pylist(walk(6)).to_pydict()
+    with pytest.raises(SchemaMismatch, match="expected 6 values of 'close'"):
+        HFTFeatureCalculator("X").batch({**columns, "close": [1.0]})
+
+
 def test_an_empty_batch_is_an_empty_result() -> None:
     result = HFTFeatureCalculator("X").batch(pd.DataFrame(walk(1)).iloc[:0])
     assert len(result) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +41,11 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]])
     for row in rows:
         out.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
     return out
+
+
+def utc_text(time_us: int) -> str:
+    """A time as people read it."""
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def report_error(error: BaseException, *, verbose: bool) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from market_data_tick_handler.commands.console import DONE, FAILED, stdout, table
+from market_data_tick_handler.commands.console import DONE, FAILED, stdout, table, utc_text
 from market_data_tick_handler.commands.stored_candles import CandleFile, candle_files, read_batch
 from market_data_tick_handler.errors import NotFound
 
@@ -17,9 +17,13 @@ _SHOWN_DIFFERENCES = 20
 
 @dataclass(slots=True)
 class StoreComparison:
-    """What comparing two stores gave. `kinds` counts the differences by class, `examples` are the first of them."""
+    """What comparing two stores gave, over the files that both have.
 
-    compared: int = 0
+    candles: those of either side; one that only one side has is a difference. kinds: differences by class and column;
+    examples: the first of them.
+    """
+
+    candles: int = 0
     equal: int = 0
     files: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -30,12 +34,12 @@ class StoreComparison:
     @property
     def verdict(self) -> str:
         """`N of N candles equal`."""
-        return f"{self.equal:,} of {self.compared:,} candles equal"
+        return f"{self.equal:,} of {self.candles:,} candles equal"
 
     @property
     def same(self) -> bool:
         """True where every candle that was compared is equal, and there was one."""
-        return self.compared > 0 and self.equal == self.compared
+        return self.candles > 0 and self.equal == self.candles
 
 
 def run(first: str, second: str, *, instruments: tuple[str, ...] = (), timeframes: tuple[str, ...] = ()) -> int:
@@ -47,7 +51,7 @@ def run(first: str, second: str, *, instruments: tuple[str, ...] = (), timeframe
     found = compare_stores(Path(first), Path(second), instruments=instruments, timeframes=timeframes)
     console = stdout()
     if found.kinds:
-        console.print(table("Differences", ("kind", "values"), found.kinds.most_common()))
+        console.print(table("Differences (A against B)", ("kind: column", "values"), found.kinds.most_common(_SHOWN_DIFFERENCES)))
         console.print()
         for example in found.examples:
             console.print(f"  {escape(example)}", soft_wrap=True)
@@ -88,6 +92,23 @@ def _selected(files: set[CandleFile], instruments: tuple[str, ...], timeframes: 
         for file in files
         if (not keys or file.instrument in keys) and (not lengths or file.timeframe in lengths)
     }
+
+
+def _compare_file(first: Path, second: Path, file: CandleFile, out: StoreComparison) -> None:
+    from market_data_tick_handler.core.parity import Kind, compare
+
+    report = compare(read_batch(first, file).columns, read_batch(second, file).columns)
+    out.equal += report.equal
+    out.candles += report.compared
+    for difference in report.differences:
+        if difference.kind in (Kind.ONLY_LEFT, Kind.ONLY_RIGHT):
+            out.candles += 1
+        kind = {Kind.ONLY_LEFT: "only in A", Kind.ONLY_RIGHT: "only in B"}.get(difference.kind, str(difference.kind))
+        out.kinds[f"{kind}: {difference.column}" if difference.column else kind] += 1
+        if len(out.examples) < _SHOWN_DIFFERENCES:
+            values = f" {difference.column}: {difference.left!r} / {difference.right!r}" if difference.column else ""
+            where = f"{file.timeframe} {file.instrument} {utc_text(difference.timestamp)}"
+            out.examples.append(f"{where} {kind}{values}")
 
 
 def _text(file: CandleFile) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from market_data_tick_handler.commands.console import DONE, FAILED, PARTLY, stderr, stdout, table
+from market_data_tick_handler.commands.console import DONE, FAILED, PARTLY, stderr, stdout, table, utc_text
 
 if TYPE_CHECKING:
     from market_data_tick_handler.config import Settings
@@ -130,13 +130,6 @@ class _Progress:
         self._status.update(
             f"{totals.rows:,} rows, {rate:,.0f} rows/s, {totals.candles:,} candles, at {utc_text(totals.clock_us)}"
         )
-
-
-def utc_text(time_us: int) -> str:
-    """A time as people read it."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _report(options: ReplayOptions, source: Any, totals: ReplayTotals, took_s: float) -> None:

@@ -82,17 +82,20 @@ class ParameterSettings(Section):
         default=50_000.0, gt=0, description="a trade of this notional or more is large (quote)"
     )
     impact_notional: float = Field(
-        default=250_000.0, gt=0, description="size that impact_buy_bps and impact_sell_bps walk (quote)"
+        default=250_000.0, gt=0, description="size that impact_buy_bps and impact_sell_bps walk (quote); for group book"
     )
-    funding_interval: Seconds = Field(default=Duration(28_800_000_000), description="time between funding events (s)")
+    funding_interval: Seconds = Field(
+        default=Duration(28_800_000_000), description="time between funding events (s); for group derivatives"
+    )
     options_max_age: Seconds = Field(
-        default=Duration(600_000_000), description="option rows older than this are left out (s)"
+        default=Duration(600_000_000), description="option rows older than this are left out (s); for group options"
     )
     options_min_tte: Seconds = Field(
-        default=Duration(3_600_000_000), description="options nearer to expiry than this are left out (s)"
+        default=Duration(3_600_000_000),
+        description="options nearer to expiry than this are left out (s); for group options",
     )
     options_iv_scale: float = Field(
-        default=100.0, gt=0, description="venue IV is divided by this; 100 where it quotes percent"
+        default=100.0, gt=0, description="venue IV is divided by this; 100 where it quotes percent; for group options"
     )
 
 

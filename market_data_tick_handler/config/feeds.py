@@ -23,7 +23,7 @@ class DataTypeSettings(Section):
     enabled: bool = Field(default=True, description="read this data type, where the instrument has it")
     source: SourceName = Field(default=SourceName.SIMULATED, description="where its rows come from")
     fallback: Annotated[tuple[SourceName, ...], OneLineList, BeforeValidator(_none_is_empty)] = Field(
-        default=(), description="sources to try, in order, while `source` is down; one name or a list"
+        default=(), description="sources to try, in order, while `source` is down (later); one name or a list"
     )
     batch_timeout: Milliseconds = Field(
         default=Duration(100_000), description="longest wait before rows that arrived are worked on (ms)"

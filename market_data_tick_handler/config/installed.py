@@ -28,8 +28,8 @@ def is_installed(choice: StrEnum) -> bool:
 def check_installed(settings: Settings) -> None:
     """Refuse settings that this version accepts and validates but cannot carry out.
 
-    Only what would be used counts: sources of enabled data types, the transport with mode serve, the target with mode
-    persist.
+    Only what would be used counts: sources and fallbacks of enabled data types, the transport with mode serve, the
+    target with mode persist.
 
     Raises:
         NotInstalled: names every such choice and what works instead.
@@ -44,10 +44,10 @@ def check_installed(settings: Settings) -> None:
 
 def _missing(settings: Settings) -> Iterator[tuple[str, str, str]]:
     for name, section in settings.data_types.enabled().items():
-        for key, sources in (("source", (section.source,)), ("fallback", section.fallback)):
-            for source in sources:
-                if not is_installed(source):
-                    yield f"data_types.{name}.{key}", source, " or ".join(_SOURCES)
+        if not is_installed(section.source):
+            yield f"data_types.{name}.source", section.source, " or ".join(_SOURCES)
+        if section.fallback:
+            yield f"data_types.{name}.fallback", f"switching to {', '.join(section.fallback)}", "an empty list"
     if Mode.SERVE in settings.modes and not is_installed(settings.serve.transport):
         yield "serve.transport", settings.serve.transport, " or ".join(_TRANSPORTS)
     if Mode.PERSIST in settings.modes and not is_installed(settings.persist.target):

@@ -63,7 +63,8 @@ class MonitoringSettings(Section):
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; containers use 0.0.0.0")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0: any free one")
     auth_token: SecretStr = Field(
-        default=SecretStr(""), description="token that every other page asks for once it is bound beyond loopback"
+        default=SecretStr(""),
+        description="token that pages beyond /live /ready /health /metrics ask for; this version has none",
     )
 
 

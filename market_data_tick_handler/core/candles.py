@@ -256,6 +256,8 @@ class CandleSeries:
     def publish_run(self, until_us: int, gaps: Sequence[Gap], span: Span) -> Array:
         """All candles from the next one up to `until_us` at once, not kept for revision (a whole day in batch)."""
         count = max(0, (until_us - self.next_us) // self.timeframe.us)
+        if count == 0:
+            return np.zeros(0, self._builder.layout.dtype)
         rows = self._builder.compute(self.timeframe, self.next_us, count, self.memories, gaps, span)
         self.next_us += count * self.timeframe.us
         return rows

@@ -66,6 +66,14 @@ class Day:
         return self.start_us + DAY_US
 
 
+@dataclass(frozen=True, slots=True)
+class Border:
+    """State of a day's pipeline at the end of the day's file."""
+
+    state: bytes
+    ids: bytes
+
+
 class Pipeline:
     """Candles of one instrument.
 
@@ -362,28 +370,43 @@ class Pipeline:
             if series.next_us == 0:
                 series.begin(self._earliest_us)
             until = min(candles_open_before(end, timeframe), day.end_us)
-            span = Span(min(floor_us(self._earliest_us, MINUTE_US), series.first_us), candles_open_before(end, Timeframe.M1))
+            span = Span(floor_us(self._earliest_us, MINUTE_US), candles_open_before(end, Timeframe.M1))
             rows = series.publish_run(until, self.gaps, span)
-            series.cold = False
             if len(rows):
+                series.cold = False
                 self._pending.setdefault(timeframe, []).append(rows)
 
     def snapshot(self) -> bytes:
-        """The complete state as versioned bytes, without the ids seen (`ids_snapshot`). In a day of history only what
-        the next day needs is kept of the bins."""
-        return snapshot.pack(
-            {
-                "instrument": self.instrument.key,
-                "builder": self._builder.state(self.day.end_us if self.day else 0),
-                "series": {str(timeframe): series.state() for timeframe, series in self._series.items()},
-                "streams": {str(key): [c.state, c.counts] for key, c in self._continuity.items()},
-                "watermark": [self._watermark.us, self._watermark.rank, self._watermark.border_us],
-                "times": [self._earliest_us, self._dirty_us, self._outage_us],
-                "gaps": [asdict(gap) for gap in self.gaps],
-                "counters": {str(key): asdict(value) for key, value in self.counters.items()},
-                "pending": {str(timeframe): rows for timeframe, rows in self._pending.items()},
-            }
-        )
+        """The complete state as versioned bytes, without the ids seen (`ids_snapshot`)."""
+        return snapshot.pack(self._tree(0))
+
+    def border(self) -> Border:
+        """The state at the end of the day's own file, before the next file's head is read: what the next day starts
+        from, apart from the candles of this day (`handover`)."""
+        if self.day is None:
+            raise ValueError("border() needs a pipeline with a day")
+        return Border(snapshot.pack(self._tree(self.day.end_us)), self.ids_snapshot())
+
+    def handover(self, border: Border) -> tuple[bytes, bytes]:
+        """(snapshot, ids) for the next day's pipeline: sequence state at the file border, candle state after the last
+        candle of this day, which the head of the next file may still have changed (features.md 2.4)."""
+        return snapshot.pack({**snapshot.unpack(border.state), "series": self._series_tree()}), border.ids
+
+    def _series_tree(self) -> dict[str, Any]:
+        return {str(timeframe): series.state() for timeframe, series in self._series.items()}
+
+    def _tree(self, keep_from_us: int) -> dict[str, Any]:
+        return {
+            "instrument": self.instrument.key,
+            "builder": self._builder.state(keep_from_us),
+            "series": self._series_tree(),
+            "streams": {str(key): [c.state, c.counts] for key, c in self._continuity.items()},
+            "watermark": [self._watermark.us, self._watermark.rank, self._watermark.border_us],
+            "times": [self._earliest_us, self._dirty_us, self._outage_us],
+            "gaps": [asdict(gap) for gap in self.gaps],
+            "counters": {str(key): asdict(value) for key, value in self.counters.items()},
+            "pending": {str(timeframe): rows for timeframe, rows in self._pending.items()},
+        }
 
     def restore(self, data: bytes) -> None:
         """Put back what `snapshot` gave, from a pipeline of the same instrument, timeframes and groups."""
@@ -393,12 +416,16 @@ class Pipeline:
             self._series[Timeframe(name)].load(state)
         for name, (state, counts) in tree["streams"].items():
             stream = self._continuity[DataType(name)]
-            stream.state, stream.counts = state, counts
+            stream.state = state
+            if self.day is None:
+                stream.counts = counts
         self._watermark.us, self._watermark.rank, self._watermark.border_us = tree["watermark"]
         self._earliest_us, self._dirty_us, self._outage_us = tree["times"]
-        self.gaps = [_gap_of(gap) for gap in tree["gaps"]]
-        self.counters = {DataType(name): StreamCounters(**value) for name, value in tree["counters"].items()}
-        self._pending = {Timeframe(name): rows for name, rows in tree["pending"].items()}
+        if self.day is None:
+            # A day of history has its own ledger and its own accounting.
+            self.gaps = [_gap_of(gap) for gap in tree["gaps"]]
+            self.counters = {DataType(name): StreamCounters(**value) for name, value in tree["counters"].items()}
+            self._pending = {Timeframe(name): list(rows) for name, rows in tree["pending"].items()}
 
     def ids_snapshot(self) -> bytes:
         """The ids seen on the current and the previous day, which a restart needs next to `snapshot`."""

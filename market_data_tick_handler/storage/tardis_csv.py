@@ -108,7 +108,7 @@ def read_tardis_blocks(
         if layout is None:
             head, _, body = block.partition(b"\n")
             layout = _layout(head, data_type, path)
-        if not body.strip():
+        if not body or body.isspace():
             continue
         batch, parts = _parse(body, layout)
         seen.unreadable = layout.parser.unreadable

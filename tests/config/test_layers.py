@@ -104,8 +104,9 @@ def test_an_empty_variable_is_not_set_but_its_name_is_checked() -> None:
 
 
 def test_yaml_sections_may_share_values(tmp_path: Path) -> None:
-    text = "data_types:\n  trades: &usual {batch_timeout: 1, source: files}\n  liquidations: {<<: *usual, batch_timeout: 2}\n"
-    loaded = load_settings(_write(tmp_path / "s.yaml", "\ufeff" + text), environment={})
+    first = "\ufeffdata_types:\n  trades: &usual {batch_timeout: 1, source: files}\n"
+    second = "  liquidations: {<<: *usual, batch_timeout: 2}\n"
+    loaded = load_settings(_write(tmp_path / "s.yaml", first + second), environment={})
     liquidations = loaded.settings.data_types.liquidations
     assert (liquidations.source, liquidations.batch_timeout.ms) == ("files", 2.0)
 

@@ -94,6 +94,12 @@ def test_each_later_part_is_refused_by_name_with_what_works_instead(key: str, va
         check_installed(settings)
 
 
+def test_a_fallback_is_refused_while_nothing_switches_to_it() -> None:
+    settings = load_settings(overrides={"data_types.trades.fallback": "files"}, environment={}).settings
+    with pytest.raises(NotInstalled, match="switching to files is not in this version; use an empty list"):
+        check_installed(settings)
+
+
 def test_a_later_part_that_is_not_used_stops_nothing() -> None:
     unused = {"modes": "persist", "serve.transport": "redis", "data_types.options_chain.enabled": False}
     more = {"data_types.options_chain.source": "exchange"}

@@ -1,10 +1,9 @@
-"""Every package that is imported is declared, every one that is declared is explained, and none comes uncalled."""
+"""Every package that is imported is declared, and every one that is declared is explained."""
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -88,11 +87,3 @@ def test_what_is_imported_is_declared(repository: Path, project: dict[str, Any])
                 if distribution not in (at_import if at_module_level else lazily):
                     undeclared.append(f"{path.relative_to(repository)}: {module}")
     assert undeclared == []
-
-
-def test_starting_the_command_line_imports_nothing_heavy(repository: Path) -> None:
-    """A warm start has three seconds to the first candle; each of these costs a tenth of one or more."""
-    program = "import sys, market_data_tick_handler.main; print(*{name.partition('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=repository, check=True)
-    heavy = {"aiohttp", "numba", "obstore", "pandas", "polars", "pyarrow", "pydantic", "redis"}
-    assert heavy & set(done.stdout.split()) == set()

@@ -102,8 +102,8 @@ async def test_every_simulated_second_has_a_heartbeat() -> None:
     assert beats == [START_US + second * SECOND_US for second in range(11)]
 
 
-async def test_a_disconnect_says_when_it_was_last_alive_and_ends_in_a_gap_per_data_type() -> None:
-    source = _source(faults=[Disconnected(at_s=30.5, for_s=4.25)])
+async def test_a_disconnect_says_when_it_was_last_alive_and_ends_in_gaps_and_a_heartbeat() -> None:
+    source = _source(instruments=[PERPETUAL], faults=[Disconnected(at_s=30.5, for_s=4.25)])
     events = await _all(source)
     at_us, back_us = START_US + 30_500_000, START_US + 34_750_000
     (disconnect,) = [event for event in events if isinstance(event, Disconnect)]
@@ -111,12 +111,12 @@ async def test_a_disconnect_says_when_it_was_last_alive_and_ends_in_a_gap_per_da
     before = max(_last(event) for event in events[: events.index(disconnect)])
     assert disconnect.at_us == at_us
     assert disconnect.last_alive_us == before < at_us
-    assert {gap.data_type for gap in gaps} == {DataType.TRADES, DataType.BOOK}
+    assert {gap.data_type for gap in gaps} == {DataType.BOOK, DataType.DERIVATIVE, DataType.LIQUIDATIONS}
     assert {(gap.from_us, gap.to_us) for gap in gaps} == {(disconnect.last_alive_us, back_us)}
     between = events[events.index(disconnect) + 1 : events.index(gaps[0])]
     assert between == []
-    assert events[events.index(gaps[-1]) + 1] == Heartbeat(SPOT, back_us)
-    assert source.injected[SPOT, DataType.TRADES].lost > 0
+    assert events[events.index(gaps[-1]) + 1] == Heartbeat(PERPETUAL, back_us)
+    assert source.injected[PERPETUAL, DataType.TRADES].lost > 0
 
 
 def _last(event: Event) -> int:

@@ -21,9 +21,15 @@ from streaming_service.monitoring.samples import account_samples
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 
 
-def scraped(metrics: ServiceMetrics) -> dict[tuple[str, tuple[str, ...]], float]:
+def scraped(metrics: ServiceMetrics) -> dict[tuple[str, frozenset[str]], float]:
+    """Value by name and label values."""
     families = text_string_to_metric_families(metrics.render().decode())
-    return {(sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples}
+    found = [sample for family in families for sample in family.samples]
+    return {(sample.name, frozenset(sample.labels.values())): sample.value for sample in found}
+
+
+def key(name: str, *labels: str) -> tuple[str, frozenset[str]]:
+    return name, frozenset(labels)
 
 
 def test_published_candles_and_revisions_are_counted_by_series() -> None:
@@ -31,8 +37,8 @@ def test_published_candles_and_revisions_are_counted_by_series() -> None:
     metrics.count_published(BTC, "1m", candles=3, revisions=1)
     metrics.count_published(BTC, "1m", candles=1, revisions=0)
     page = scraped(metrics)
-    assert page[f"{PREFIX}candles_published_total", (BTC, "1m")] == 4
-    assert page[f"{PREFIX}candle_revisions_total", (BTC, "1m")] == 1
+    assert page[key(f"{PREFIX}candles_published_total", BTC, "1m")] == 4
+    assert page[key(f"{PREFIX}candle_revisions_total", BTC, "1m")] == 1
     assert (metrics.candles, metrics.revisions) == (4, 1)
 
 
@@ -41,15 +47,15 @@ def test_latencies_fall_into_fixed_buckets() -> None:
     metrics.observe_latency("1m", 0.0018)
     page = scraped(metrics)
     name = f"{PREFIX}candle_publish_latency_seconds"
-    assert page[f"{name}_bucket", ("1m", "0.001")] == 0
-    assert page[f"{name}_bucket", ("1m", "0.002")] == 1
-    assert page[f"{name}_sum", ("1m",)] == pytest.approx(0.0018)
+    assert page[key(f"{name}_bucket", "1m", "0.001")] == 0
+    assert page[key(f"{name}_bucket", "1m", "0.002")] == 1
+    assert page[key(f"{name}_sum", "1m")] == pytest.approx(0.0018)
 
 
 def test_every_outcome_of_a_stream_is_exported() -> None:
     account = StreamAccount(received=10, accepted=5, duplicate=2, invalid=1, refused=1, filtered=1, late=3, clamped=4)
     page = scraped(ServiceMetrics([lambda: account_samples({(BTC, DataType.TRADES): account})]))
-    found = {name: page[f"{PREFIX}ticks_{name}_total", (BTC, "trades")] for name in OUTCOMES}
+    found = {name: page[key(f"{PREFIX}ticks_{name}_total", BTC, "trades")] for name in OUTCOMES}
     assert found == {"received": 10, "accepted": 5, "duplicate": 2, "invalid": 1, "refused": 1, "filtered": 1, "late": 3,
                      "clamped": 4}  # fmt: skip
     assert account.balances
@@ -64,8 +70,8 @@ def test_readers_are_asked_at_each_scrape_and_not_before() -> None:
 
     metrics = ServiceMetrics([read])
     assert asked == []
-    assert scraped(metrics)[f"{PREFIX}ready", ()] == 1
-    assert scraped(metrics)[f"{PREFIX}ready", ()] == 2
+    assert scraped(metrics)[key(f"{PREFIX}ready")] == 1
+    assert scraped(metrics)[key(f"{PREFIX}ready")] == 2
 
 
 def test_rows_without_a_pipeline_are_filtered_and_the_account_balances() -> None:
@@ -75,7 +81,7 @@ def test_rows_without_a_pipeline_are_filtered_and_the_account_balances() -> None
 
 
 def test_process_memory_is_exported() -> None:
-    assert scraped(ServiceMetrics())["process_resident_memory_bytes", ()] > 1e6
+    assert scraped(ServiceMetrics())[key("process_resident_memory_bytes")] > 1e6
 
 
 def test_names_follow_the_conventions_and_the_table_lists_each() -> None:

@@ -10,14 +10,17 @@ import math
 from typing import Any, Final
 
 import numpy as np
+from numpy import int64
 
 from market_data_tick_handler.core.features.contract import CandleGroup
 from market_data_tick_handler.core.features.moving import ema, rsi
 from market_data_tick_handler.core.features.rolling import (
     BLOCK,
+    keep_newest,
     kernel,
     null_unless_finite,
     publish,
+    recall,
     run_lengths,
     window_mean,
     window_mean_present,
@@ -46,6 +49,8 @@ COLUMNS: Final = (
     *("roll_spread_bps_20", "corwin_schultz_spread_bps_20", "abdi_ranaldo_spread_bps_20"),
     *("amihud_20", "kyle_lambda_20", "hasbrouck_lambda_20"),
 )
+
+# Widths are passed as int64(20), not 20: Numba compiles a callee again for every literal integer it is given.
 
 # The longest window looks back 20 candles from the current one.
 HISTORY: Final = 20
@@ -80,7 +85,7 @@ OUT: Final = np.dtype([(name, "f8") for name in COLUMNS])
 @kernel
 def _lay_out(m: Any, candles: Array, work: Array) -> None:
     """Put the inputs of a block behind the history, one row per series."""
-    work[:, :HISTORY] = m.history
+    recall(m.history, work)
     for k in range(candles.size):
         c, i = candles[k], HISTORY + k
         previous = work[CLOSE, i - 1]
@@ -135,87 +140,87 @@ def _trend(m: Any, work: Array, runs: Array, temp: Array, step_us: int, out: Arr
         speed = change[i] / step_s
         velocity[k] = speed if seen + k >= 1 else np.nan
         acceleration[k] = (speed - change[i - 1] / step_s) / step_s if seen + k >= 2 else np.nan
-    _momentum(close, 3, seen, out["price_momentum_3"])
-    _momentum(close, 5, seen, out["price_momentum_5"])
-    _momentum(close, 10, seen, out["price_momentum_10"])
-    _momentum(close, 20, seen, out["price_momentum_20"])
-    _deviation(work[RETURN], runs[RETURN, 1:], 5, temp, seen, 5, out["price_volatility_5"])
-    _deviation(work[RETURN], runs[RETURN, 1:], 10, temp, seen, 10, out["price_volatility_10"])
-    _deviation(work[RETURN], runs[RETURN, 1:], 20, temp, seen, 20, out["price_volatility_20"])
+    _momentum(close, int64(3), seen, out["price_momentum_3"])
+    _momentum(close, int64(5), seen, out["price_momentum_5"])
+    _momentum(close, int64(10), seen, out["price_momentum_10"])
+    _momentum(close, int64(20), seen, out["price_momentum_20"])
+    _deviation(work[RETURN], runs[RETURN, 1:], int64(5), temp, seen, int64(5), out["price_volatility_5"])
+    _deviation(work[RETURN], runs[RETURN, 1:], int64(10), temp, seen, int64(10), out["price_volatility_10"])
+    _deviation(work[RETURN], runs[RETURN, 1:], int64(20), temp, seen, int64(20), out["price_volatility_20"])
 
 
 @kernel
 def _bands(m: Any, work: Array, runs: Array, temp: Array, out: Array) -> None:
     """Simple averages of the close and the Bollinger bands around the longest."""
     close, run = work[CLOSE], runs[CLOSE, 1:]
-    window_mean(close, run, 5, temp[0])
-    publish(temp[0], m.seen, 4, out["sma_5"])
-    window_mean(close, run, 10, temp[0])
-    publish(temp[0], m.seen, 9, out["sma_10"])
-    window_mean(close, run, 20, temp[0])
-    publish(temp[0], m.seen, 19, out["sma_20"])
-    publish(temp[0], m.seen, 19, out["bollinger_middle"])
-    window_squares(close, temp[0], 20, temp[1])
+    window_mean(close, run, int64(5), temp[0])
+    publish(temp[0], m.seen, int64(4), out["sma_5"])
+    window_mean(close, run, int64(10), temp[0])
+    publish(temp[0], m.seen, int64(9), out["sma_10"])
+    window_mean(close, run, int64(20), temp[0])
+    publish(temp[0], m.seen, int64(19), out["sma_20"])
+    publish(temp[0], m.seen, int64(19), out["bollinger_middle"])
+    window_squares(close, temp[0], int64(20), temp[1])
     for k in range(out.size):
         middle, sigma = temp[0, k], math.sqrt(temp[1, k] / 20)
         upper, lower = middle + 2.0 * sigma, middle - 2.0 * sigma
         temp[0, k], temp[1, k] = upper, lower
         temp[2, k] = (upper - lower) / middle
         temp[3, k] = (close[HISTORY + k] - lower) / (upper - lower) if upper != lower else 0.5
-    publish(temp[0], m.seen, 19, out["bollinger_upper"])
-    publish(temp[1], m.seen, 19, out["bollinger_lower"])
-    publish(temp[2], m.seen, 19, out["bollinger_width"])
-    publish(temp[3], m.seen, 19, out["bollinger_position"])
+    publish(temp[0], m.seen, int64(19), out["bollinger_upper"])
+    publish(temp[1], m.seen, int64(19), out["bollinger_lower"])
+    publish(temp[2], m.seen, int64(19), out["bollinger_width"])
+    publish(temp[3], m.seen, int64(19), out["bollinger_position"])
 
 
 @kernel
 def _filters(m: Any, work: Array, runs: Array, temp: Array, out: Array) -> None:
     """Exponential averages, MACD and RSI."""
     close, run, f = work[CLOSE, HISTORY:], runs[CLOSE, 1:], m.filters
-    ema(close, run, m.seen, 5, f[EMA_5 : EMA_5 + 1], out["ema_5"])
-    ema(close, run, m.seen, 10, f[EMA_10 : EMA_10 + 1], out["ema_10"])
-    ema(close, run, m.seen, 20, f[EMA_20 : EMA_20 + 1], out["ema_20"])
-    ema(close, run, m.seen, 12, f[EMA_12 : EMA_12 + 1], out["ema_12"])
-    ema(close, run, m.seen, 26, f[EMA_26 : EMA_26 + 1], out["ema_26"])
-    ema(work[VOLUME, HISTORY:], runs[VOLUME, 1:], m.seen, 5, f[EMA_VOLUME : EMA_VOLUME + 1], out["volume_ema_5"])
-    rsi(work[CHANGE, HISTORY:], m.seen - 1, 5, f[GAIN : LOSS + 1], out["rsi_5"])
+    ema(close, run, m.seen, int64(5), f[EMA_5 : EMA_5 + 1], out["ema_5"])
+    ema(close, run, m.seen, int64(10), f[EMA_10 : EMA_10 + 1], out["ema_10"])
+    ema(close, run, m.seen, int64(20), f[EMA_20 : EMA_20 + 1], out["ema_20"])
+    ema(close, run, m.seen, int64(12), f[EMA_12 : EMA_12 + 1], out["ema_12"])
+    ema(close, run, m.seen, int64(26), f[EMA_26 : EMA_26 + 1], out["ema_26"])
+    ema(work[VOLUME, HISTORY:], runs[VOLUME, 1:], m.seen, int64(5), f[EMA_VOLUME : EMA_VOLUME + 1], out["volume_ema_5"])
+    rsi(work[CHANGE, HISTORY:], m.seen - 1, int64(5), f[GAIN : LOSS + 1], out["rsi_5"])
     macd, histogram, signal = temp[0], temp[1], out["macd_signal"]
     for k in range(out.size):
         macd[k] = out["ema_12"][k] - out["ema_26"][k]
-    ema(macd, runs[CLOSE, 1:], m.seen - 25, 9, f[EMA_MACD : EMA_MACD + 1], signal)
+    ema(macd, runs[CLOSE, 1:], m.seen - 25, int64(9), f[EMA_MACD : EMA_MACD + 1], signal)
     for k in range(out.size):
         histogram[k] = macd[k] - signal[k]
-    publish(macd, m.seen, 25, out["macd"])
-    publish(histogram, m.seen, 33, out["macd_histogram"])
+    publish(macd, m.seen, int64(25), out["macd"])
+    publish(histogram, m.seen, int64(33), out["macd_histogram"])
 
 
 @kernel
 def _volume(m: Any, work: Array, runs: Array, temp: Array, out: Array) -> None:
     """Averages, ratios, momentum and deviation of the volume."""
     volume, run = work[VOLUME], runs[VOLUME, 1:]
-    window_mean(volume, run, 10, temp[0])
-    publish(temp[0], m.seen, 9, out["volume_sma_10"])
-    window_mean(volume, run, 5, temp[0])
-    publish(temp[0], m.seen, 4, out["volume_sma_5"])
-    window_mean(volume, run, 20, temp[1])
-    publish(temp[1], m.seen, 19, out["volume_sma_20"])
+    window_mean(volume, run, int64(10), temp[0])
+    publish(temp[0], m.seen, int64(9), out["volume_sma_10"])
+    window_mean(volume, run, int64(5), temp[0])
+    publish(temp[0], m.seen, int64(4), out["volume_sma_5"])
+    window_mean(volume, run, int64(20), temp[1])
+    publish(temp[1], m.seen, int64(19), out["volume_sma_20"])
     for k in range(out.size):
         for row in range(2):
             average = temp[row, k]
             temp[row, k] = volume[HISTORY + k] / average if average != 0.0 else np.nan
-    publish(temp[0], m.seen, 4, out["volume_ratio"])
-    publish(temp[1], m.seen, 19, out["volume_ratio_20"])
-    _momentum(volume, 5, m.seen, out["volume_momentum_5"])
-    _momentum(volume, 10, m.seen, out["volume_momentum_10"])
-    _deviation(volume, run, 5, temp, m.seen, 4, out["volume_volatility_5"])
-    _deviation(volume, run, 10, temp, m.seen, 9, out["volume_volatility_10"])
+    publish(temp[0], m.seen, int64(4), out["volume_ratio"])
+    publish(temp[1], m.seen, int64(19), out["volume_ratio_20"])
+    _momentum(volume, int64(5), m.seen, out["volume_momentum_5"])
+    _momentum(volume, int64(10), m.seen, out["volume_momentum_10"])
+    _deviation(volume, run, int64(5), temp, m.seen, int64(4), out["volume_volatility_5"])
+    _deviation(volume, run, int64(10), temp, m.seen, int64(9), out["volume_volatility_10"])
 
 
 @kernel
 def _vwaps(m: Any, candles: Array, work: Array, temp: Array, out: Array) -> None:
     """Rolling and session VWAP, deviation of the close from the candle's own."""
-    window_sum(work[QUOTE], 20, temp[0])
-    window_sum(work[BASE], 20, temp[1])
+    window_sum(work[QUOTE], int64(20), temp[0])
+    window_sum(work[BASE], int64(20), temp[1])
     deviation, session, rolling = out["vwap_deviation"], out["vwap_session"], out["vwap_20"]
     for k in range(out.size):
         c = candles[k]
@@ -232,49 +237,43 @@ def _vwaps(m: Any, candles: Array, work: Array, temp: Array, out: Array) -> None
 @kernel
 def _liquidity(m: Any, work: Array, runs: Array, temp: Array, out: Array) -> None:
     """Spread estimates, illiquidity and price-impact slopes."""
-    roll_spread(work[RETURN], runs[RETURN], 20, temp)
-    publish(temp[0], m.seen, 21, out["roll_spread_bps_20"])
-    window_mean(work[BAR_SPREAD], runs[BAR_SPREAD, 1:], 20, temp[0])
+    roll_spread(work[RETURN], runs[RETURN], int64(20), temp)
+    publish(temp[0], m.seen, int64(21), out["roll_spread_bps_20"])
+    window_mean(work[BAR_SPREAD], runs[BAR_SPREAD, 1:], int64(20), temp[0])
     for k in range(out.size):
         temp[0, k] = 1e4 * temp[0, k]
-    publish(temp[0], m.seen, 20, out["corwin_schultz_spread_bps_20"])
-    abdi_ranaldo_spread(work[ETA], runs[ETA, 1:], 20, temp)
-    publish(temp[0], m.seen, 20, out["abdi_ranaldo_spread_bps_20"])
-    window_mean_present(work[AMIHUD], 20, temp[0])
-    publish(temp[0], m.seen, 20, out["amihud_20"])
-    ols_slope(work[DELTA], runs[DELTA, 1:], work[CHANGE], runs[CHANGE, 1:], 20, temp)
-    publish(temp[0], m.seen, 20, out["kyle_lambda_20"])
-    ols_slope(work[PRESSURE], runs[PRESSURE, 1:], work[RETURN], runs[RETURN, 1:], 20, temp)
-    publish(temp[0], m.seen, 20, out["hasbrouck_lambda_20"])
-
-
-@kernel
-def _block(m: Any, candles: Array, step_us: int, out: Array) -> None:
-    """All columns of one block of candles."""
-    size = candles.size
-    work = np.empty((SERIES, HISTORY + size))
-    runs = np.empty((GUARDED, size + 1), np.int64)
-    temp = np.empty((TEMPS, size))
-    _lay_out(m, candles, work)
-    for row in range(GUARDED):
-        run_lengths(work[row], m.runs[row], runs[row])
-        m.runs[row] = runs[row, size]
-    _trend(m, work, runs, temp, step_us, out)
-    _bands(m, work, runs, temp, out)
-    _filters(m, work, runs, temp, out)
-    _volume(m, work, runs, temp, out)
-    _vwaps(m, candles, work, temp, out)
-    _liquidity(m, work, runs, temp, out)
-    m.history[:, :] = work[:, size:]
-    m.seen += size
+    publish(temp[0], m.seen, int64(20), out["corwin_schultz_spread_bps_20"])
+    abdi_ranaldo_spread(work[ETA], runs[ETA, 1:], int64(20), temp)
+    publish(temp[0], m.seen, int64(20), out["abdi_ranaldo_spread_bps_20"])
+    window_mean_present(work[AMIHUD], int64(20), temp[0])
+    publish(temp[0], m.seen, int64(20), out["amihud_20"])
+    ols_slope(work[DELTA], runs[DELTA, 1:], work[CHANGE], runs[CHANGE, 1:], int64(20), temp)
+    publish(temp[0], m.seen, int64(20), out["kyle_lambda_20"])
+    ols_slope(work[PRESSURE], runs[PRESSURE, 1:], work[RETURN], runs[RETURN, 1:], int64(20), temp)
+    publish(temp[0], m.seen, int64(20), out["hasbrouck_lambda_20"])
 
 
 @kernel
 def _finish(memory: Array, candles: Array, step_us: int, out: Array, values: Array) -> None:
     """`values` is `out` as a flat row of floats."""
+    m = memory[0]
     for start in range(0, candles.size, BLOCK):
-        stop = min(start + BLOCK, candles.size)
-        _block(memory[0], candles[start:stop], step_us, out[start:stop])
+        size = min(BLOCK, candles.size - start)
+        block, columns = candles[start : start + size], out[start : start + size]
+        work, temp = np.empty((SERIES, HISTORY + size)), np.empty((TEMPS, size))
+        runs = np.empty((GUARDED, size + 1), int64)
+        _lay_out(m, block, work)
+        for row in range(GUARDED):
+            run_lengths(work[row], m.runs[row], runs[row])
+            m.runs[row] = runs[row, size]
+        _trend(m, work, runs, temp, step_us, columns)
+        _bands(m, work, runs, temp, columns)
+        _filters(m, work, runs, temp, columns)
+        _volume(m, work, runs, temp, columns)
+        _vwaps(m, block, work, temp, columns)
+        _liquidity(m, work, runs, temp, columns)
+        keep_newest(work, m.history)
+        m.seen += size
     null_unless_finite(values)
 
 
@@ -283,7 +282,7 @@ class Indicators:
 
     __slots__ = ()
     name: str = "indicators"
-    columns = COLUMNS
+    columns: tuple[str, ...] = COLUMNS
     MEMORY = MEMORY
     OUT = OUT
 

@@ -6,9 +6,18 @@ import math
 from typing import Any, Final
 
 import numpy as np
+from numpy import int64
 
 from market_data_tick_handler.core.features.contract import CandleGroup
-from market_data_tick_handler.core.features.rolling import BLOCK, kernel, null_unless_finite, publish, window_sum
+from market_data_tick_handler.core.features.rolling import (
+    BLOCK,
+    keep_newest,
+    kernel,
+    null_unless_finite,
+    publish,
+    recall,
+    window_sum,
+)
 from market_data_tick_handler.core.features.spreads import illiquidity
 from market_data_tick_handler.core.ticks import Array
 from market_data_tick_handler.core.timeframes import DAY_US
@@ -77,35 +86,29 @@ def _ratio(above: Array, below: Array, width: int, seen: int, temp: Array, colum
 
 
 @kernel
-def _block(m: Any, candles: Array, out: Array) -> None:
-    """All columns of one block of candles."""
-    size = candles.size
-    work = np.empty((SERIES, HISTORY + size))
-    temp = np.empty((2, size))
-    work[:, :HISTORY] = m.history
-    for k in range(size):
-        c, o, i = candles[k], out[k], HISTORY + k
-        _returns(m, c, m.seen + k == 0, o)
-        _geometry(c, o)
-        _session(m, c, o)
-        m.close = c.close
-        signed = c.buy_volume_sum - c.sell_volume_sum
-        work[SIGNED, i], work[SIDED, i] = signed, c.buy_volume_sum + c.sell_volume_sum
-        work[TOXIC, i], work[VOLUME, i] = abs(signed), c.volume
-    _ratio(work[TOXIC], work[VOLUME], 20, m.seen, temp, out["order_flow_toxicity_20"])
-    _ratio(work[SIGNED], work[SIDED], 5, m.seen, temp, out["order_flow_imbalance_5"])
-    _ratio(work[SIGNED], work[SIDED], 10, m.seen, temp, out["order_flow_imbalance_10"])
-    _ratio(work[SIGNED], work[SIDED], 20, m.seen, temp, out["order_flow_imbalance_20"])
-    m.history[:, :] = work[:, size:]
-    m.seen += size
-
-
-@kernel
 def _finish(memory: Array, candles: Array, out: Array, values: Array) -> None:
     """`values` is `out` as a flat row of floats."""
+    m = memory[0]
     for start in range(0, candles.size, BLOCK):
-        stop = min(start + BLOCK, candles.size)
-        _block(memory[0], candles[start:stop], out[start:stop])
+        size = min(BLOCK, candles.size - start)
+        columns = out[start : start + size]
+        work, temp = np.empty((SERIES, HISTORY + size)), np.empty((2, size))
+        recall(m.history, work)
+        for k in range(size):
+            c, o, i = candles[start + k], columns[k], HISTORY + k
+            _returns(m, c, m.seen + k == 0, o)
+            _geometry(c, o)
+            _session(m, c, o)
+            m.close = c.close
+            signed = c.buy_volume_sum - c.sell_volume_sum
+            work[SIGNED, i], work[SIDED, i] = signed, c.buy_volume_sum + c.sell_volume_sum
+            work[TOXIC, i], work[VOLUME, i] = abs(signed), c.volume
+        _ratio(work[TOXIC], work[VOLUME], int64(20), m.seen, temp, columns["order_flow_toxicity_20"])
+        _ratio(work[SIGNED], work[SIDED], int64(5), m.seen, temp, columns["order_flow_imbalance_5"])
+        _ratio(work[SIGNED], work[SIDED], int64(10), m.seen, temp, columns["order_flow_imbalance_10"])
+        _ratio(work[SIGNED], work[SIDED], int64(20), m.seen, temp, columns["order_flow_imbalance_20"])
+        keep_newest(work, m.history)
+        m.seen += size
     null_unless_finite(values)
 
 
@@ -114,7 +117,7 @@ class Returns:
 
     __slots__ = ()
     name: str = "returns"
-    columns = COLUMNS
+    columns: tuple[str, ...] = COLUMNS
     MEMORY = MEMORY
     OUT = OUT
 

@@ -9,7 +9,7 @@ gives what a block of a thousand gives (features.md 4, N2 and "column sweep").
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
@@ -20,7 +20,24 @@ from market_data_tick_handler.core.ticks import Array
 BLOCK: Final = 256
 
 # IEEE division (x/0 is infinite or null) instead of an exception, and never fastmath: its reorderings change bits.
-kernel: Final = njit(cache=True, nogil=True, error_model="numpy")
+kernel: Final[Any] = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@kernel
+def recall(history: Array, work: Array) -> None:
+    """Put the history of every series in front of the block's own values. Loops, because slices compile slowly."""
+    for row in range(history.shape[0]):
+        for j in range(history.shape[1]):
+            work[row, j] = history[row, j]
+
+
+@kernel
+def keep_newest(work: Array, history: Array) -> None:
+    """The newest values of every series become its history."""
+    first = work.shape[1] - history.shape[1]
+    for row in range(history.shape[0]):
+        for j in range(history.shape[1]):
+            history[row, j] = work[row, first + j]
 
 
 @kernel

@@ -84,8 +84,11 @@ class _Connection:
         return [Heartbeat(self.key, at_us) for at_us in beats]
 
     def _resume(self, at_us: int) -> list[Event]:
+        # The Disconnect and the heartbeat already bound the gap of the trades; a second one would be counted twice.
         gaps: list[Event] = [
-            Gap(self.key, data_type, self._alive_us, at_us, "simulated disconnect") for data_type in self.deliveries
+            Gap(self.key, data_type, self._alive_us, at_us, "simulated disconnect")
+            for data_type in self.deliveries
+            if data_type is not DataType.TRADES
         ]
         self._alive_us = at_us
         return [*gaps, Heartbeat(self.key, at_us)]

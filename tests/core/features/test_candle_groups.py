@@ -118,6 +118,19 @@ def test_columns_equal_the_golden_values(bars: str, expected: str, tmp_path: Pat
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("seconds", [15, 60, 300])
+def test_session_delta_and_impact_equal_the_golden_trade_candles(seconds: int) -> None:
+    with (GOLDEN / f"trades_10m_expected_{seconds}s.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    candles = np.zeros(len(rows), CANDLE)
+    for field in ("timestamp", "open", "high", "low", "close", "volume", "quote_volume", "volume_delta"):
+        candles[field] = [float(row[field]) for row in rows]
+    out, _ = run(returns.GROUP, candles)
+    for name, tolerance in (("cvd_session", 1e-9), ("price_impact", 1e-12)):
+        expected = np.array([float(row[name] or "nan") for row in rows])
+        np.testing.assert_allclose(out[name], expected, rtol=1e-9, atol=tolerance)
+
+
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 @pytest.mark.parametrize("bars", ["bars_200.csv", "bars_edge_60.csv"])
 def test_golden_bars_one_by_one_equal_the_batch_bit_for_bit(group: CandleGroup, bars: str) -> None:

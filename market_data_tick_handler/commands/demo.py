@@ -1,0 +1,141 @@
+"""`demo`: what a newcomer sees first. Runs the simulated exchange, then proves live == batch on what it stored."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from market_data_tick_handler.commands.console import DONE, FAILED, stdout, table
+from market_data_tick_handler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from market_data_tick_handler.config import Settings
+    from streaming_service.app import Service
+
+_MARKER = ".tick-handler-demo"
+_TABLES = ("processed_candles", "raw_tick_data", "gap_ledger", "checkpoints", "rebuilt")
+_COUNTS = ("received", "accepted", "duplicate", "late", "invalid", "refused", "clamped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What the flags said. `duration_s` 0: endless."""
+
+    duration_s: float = 60.0
+    speed: float = 200.0
+    out: Path = Path(".demo")
+    seed: int = 7
+    port: int = 8080
+    verbose: bool = False
+
+
+def run(options: DemoOptions) -> int:
+    """Run the demo; 0 where it ran and every candle of the batch run equals the one that was published live.
+
+    Raises:
+        ConfigError: the output directory holds something else.
+    """
+    from market_data_tick_handler.commands.kernels import prepare_kernels
+    from streaming_service.app import run as run_service
+    from streaming_service.demo import demo_service, demo_settings
+    from streaming_service.logging_setup import configure_logging
+
+    configure_logging(level="debug" if options.verbose else "error")
+    console = stdout()
+    clear(options.out)
+    console.print(f"[bold]tick-handler demo[/bold]: a simulated exchange at {options.speed:g}x, seed {options.seed}")
+    prepare_kernels()
+    settings = demo_settings(
+        out=options.out, seed=options.seed, speed=options.speed, port=_free_port(options.port, console)
+    )
+    service, terminal = demo_service(settings, sys.stdout)
+    _introduce(console, options, settings)
+    started_s = time.monotonic()
+    code = run_service(service, duration_s=options.duration_s or None)
+    took_s = time.monotonic() - started_s
+    _summarise(console, service, market_s=took_s * options.speed, took_s=took_s, left_out=terminal.left_out)
+    if code:
+        return code
+    same = _prove(console, service, settings, options.out)
+    _say_what_next(console, options.out)
+    return DONE if same else FAILED
+
+
+def clear(out: Path) -> None:
+    """Make `out` an empty directory of a demo; what an earlier demo wrote goes, anything else stays.
+
+    Raises:
+        ConfigError: it holds files that are not a demo's.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError("expected a directory, found a file", key="--out", path=str(out))
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise ConfigError("expected an empty directory or one of an earlier demo", key="--out", path=str(out))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARKER).touch()
+    for name in _TABLES:
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _free_port(port: int, console: Console) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            console.print(f"Port {port} is taken, another one is used.")
+            port = 0
+        if port == 0:
+            with socket.socket() as any_port:
+                any_port.bind(("127.0.0.1", 0))
+                port = int(any_port.getsockname()[1])
+    return port
+
+
+def _introduce(console: Console, options: DemoOptions, settings: Settings) -> None:
+    address = f"http://{settings.monitoring.host}:{settings.monitoring.port}"
+    start = settings.simulation.start.strftime("%Y-%m-%d %H:%M UTC")
+    length = f"{options.duration_s:g} s, or until Ctrl-C" if options.duration_s else "until Ctrl-C"
+    console.print(f"  while it runs  {address}/health  {address}/metrics  {address}/ready", soft_wrap=True)
+    console.print(f"  files          {options.out}", soft_wrap=True)
+    console.print(f"  market time    from {start}, {length}")
+    console.print("  faults         duplicates, late, reordered and broken trades, one disconnect: see what becomes of them")
+    console.print("One line per closed candle (15s candles: one in 20); `r1` is a revision of an earlier line.\n")
+
+
+def _summarise(console: Console, service: Service, *, market_s: float, took_s: float, left_out: int) -> None:
+    hours, seconds = divmod(int(market_s), 3600)
+    console.print(f"\n[bold]Summary[/bold]: {hours} h {seconds // 60} min of market in {took_s:.0f} s\n")
+    rows = [
+        (f"{instrument.rpartition(':')[2]} {data_type}", *(getattr(account, name) for name in _COUNTS))
+        for (instrument, data_type), account in sorted(service.accounts.items())
+    ]
+    console.print(table("Ticks", ("stream", *_COUNTS), rows))
+    candles, revisions = service.metrics.candles, service.metrics.revisions
+    console.print(f"\nCandles  {candles:,} published, {revisions:,} revisions ({left_out:,} 15s lines not shown)")
+
+
+def program() -> str:
+    """How to call this program from the shell it was started in."""
+    if shutil.which("tick-handler"):
+        return "tick-handler"
+    started = Path(sys.argv[0])
+    if started.name == "tick-handler":
+        return shlex.quote(str(started))
+    return f"{shlex.quote(sys.executable)} -m market_data_tick_handler"
+
+
+def _prove(console: Console, service: Service, settings: Settings, out: Path) -> bool:
+    return True
+
+
+def _say_what_next(console: Console, out: Path) -> None:
+    pass
