@@ -37,6 +37,7 @@ Features = dict[str, float | None]
 Memories = tuple[Array, ...]
 
 GROUPS: Final = (returns.GROUP, indicators.GROUP)
+_COLUMNS: Final = tuple(name for group in GROUPS for name in group.columns)
 DEFAULT_REVISION_WINDOW_US: Final = 120_000_000
 
 # Snapshots hold raw records: another layout cannot be read and says so.
@@ -83,7 +84,7 @@ class HFTFeatureCalculator:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the features, in the order of every result."""
-        return tuple(name for group in GROUPS for name in group.OUT.names or ())
+        return _COLUMNS
 
     @property
     def last_timestamp(self) -> int | None:
@@ -274,13 +275,12 @@ def _memories(body: bytes, at: int) -> Memories:
 
 def _features(memories: Memories, candle: Array, step_us: int) -> Features:
     """Features of one candle; `memories` move on."""
-    features: Features = {}
+    values: list[float] = []
     for group, memory in zip(GROUPS, memories, strict=True):
         out = np.empty(1, group.OUT)
         group.finish(memory, candle, step_us, out)
-        for name, value in zip(group.OUT.names or (), out[0].item(), strict=True):
-            features[name] = value if value == value else None
-    return features
+        values += out[0].item()
+    return {name: value if value == value else None for name, value in zip(_COLUMNS, values, strict=True)}
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:

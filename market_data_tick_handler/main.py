@@ -73,19 +73,21 @@ def _root(
 
 @app.command(rich_help_panel="People")
 def demo(
-    duration: Annotated[float, typer.Option("--duration", min=0, metavar="SECONDS", help="Wall time; 0 = endless.")] = 60.0,
+    duration: Annotated[
+        float, typer.Option("--duration", min=0, metavar="SECONDS", help="Wall time; 0 = endless.")
+    ] = 60.0,
     speed: Annotated[float, typer.Option("--speed", min=1, metavar="X", help="Simulated seconds per second.")] = 200.0,
     out: Annotated[Path, typer.Option("--out", help="Where the Parquet files go.")] = Path(".demo"),
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another market.")] = 7,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="Of /health and /metrics; 0 = any.")] = 8080,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="Of /health and /metrics; 0 = any.")
+    ] = 8080,
     verbose: options.Verbose = False,
 ) -> None:
     """A simulated exchange at 200x: candles with features, health, Parquet, and the proof live == batch."""
     from market_data_tick_handler.commands.demo import DemoOptions, run
 
-    raise typer.Exit(
-        run(DemoOptions(duration_s=duration, speed=speed, out=out, seed=seed, port=port, verbose=verbose))
-    )
+    raise typer.Exit(run(DemoOptions(duration_s=duration, speed=speed, out=out, seed=seed, port=port, verbose=verbose)))
 
 
 @app.command(rich_help_panel="Live")

@@ -14,10 +14,13 @@ from typing import Any, Final, TextIO
 
 from market_data_tick_handler.config import check_installed, configured_instruments, pipeline_options
 from market_data_tick_handler.config.settings import Mode, Settings
+from market_data_tick_handler.core.events import Gap, GapKind
 from market_data_tick_handler.core.instruments import data_types_for
 from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.core.timeframes import DAY_US, ceil_us
 from market_data_tick_handler.errors import MarketDataError
+from market_data_tick_handler.storage.gap_ledger import write_gaps
 from streaming_service.accounting import StreamAccount, stream_accounts
 from streaming_service.clock import Clock, SystemClock
 from streaming_service.feeds import Inputs, make_inputs
@@ -78,6 +81,7 @@ class Service:
             for instrument in self.instruments
         }
         self.bus = InProcessBus()
+        self.started = asyncio.Event()
         self.supervisor = Supervisor(self._wall)
         self.health = self._make_health()
         self.metrics = ServiceMetrics([self._samples])
@@ -115,9 +119,12 @@ class Service:
         self._kernels.start()
         try:
             await self.server.start()
+            self.started.set()
             log.info("service started", extra={"monitoring": self.server.url, "instruments": " ".join(self.pipelines)})
             await self._lifecycle.run(asyncio.Event() if stop is None else stop, duration_s)
         finally:
+            if self.settings.persist.store_ticks:
+                await asyncio.to_thread(write_gaps, self.settings.persist.path, self._gaps())
             await self.server.aclose()
             self._kernels.stop()
             log.info("service stopped", extra={"candles": self.metrics.candles, "revisions": self.metrics.revisions})
@@ -169,6 +176,18 @@ class Service:
     def _trouble(self, instrument: str, data_type: DataType) -> StreamTrouble:
         counters = self.pipelines[instrument].counters.get(data_type) if instrument in self.pipelines else None
         return StreamTrouble(gaps=counters.gaps, errors=counters.invalid) if counters else StreamTrouble()
+
+    def _gaps(self) -> list[Gap]:
+        """What the ledger must say for batch to know what this run knew: the gaps, and that the run ended."""
+        gaps = [gap for pipeline in self.pipelines.values() for gap in pipeline.gaps]
+        if self._ingest.finished:
+            return gaps
+        stops = {key: pipeline.clock_us for key, pipeline in self.pipelines.items() if pipeline.started}
+        return gaps + [
+            Gap(key, DataType.TRADES, at_us, ceil_us(at_us, DAY_US), "service stopped", GapKind.NOT_RUNNING)
+            for key, at_us in stops.items()
+            if at_us % DAY_US
+        ]
 
     def _make_ingest(self) -> Ingest:
         candles, enabled = self.settings.candles, self.settings.data_types.enabled()

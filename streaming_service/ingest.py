@@ -63,12 +63,17 @@ class Feed:
     ended: bool = False
     last_us: int = 0
     instruments: set[str] = field(default_factory=set)
+    _paced: PacedSource | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Asked once: the check of a protocol is too slow for every turn.
+        self._paced = self.source if isinstance(self.source, PacedSource) else None
 
     def promise_us(self, now_us: int) -> int:
         """Every row of this feed with a `local_timestamp` below the result has been drained."""
         if self.ended or not self.recorded:
             return now_us
-        return min(now_us, self.source.fed_until_us if isinstance(self.source, PacedSource) else self.last_us)
+        return min(now_us, self.last_us if self._paced is None else self._paced.fed_until_us)
 
     def note(self, event: Event) -> None:
         """Remember whose events come from here and the latest arrival among them."""
@@ -120,6 +125,7 @@ class Ingest:
         self.feeds = list(feeds)
         self.homeless_rows: dict[tuple[str, DataType], int] = {}
         self.turns = 0
+        self.finished = False
         self._clock = clock
         self._cadence = cadence
         self._candle_outlets = list(candle_outlets)
@@ -191,6 +197,7 @@ class Ingest:
 
     async def finish(self) -> None:
         """End of finite sources: publish the candles that are still open."""
+        self.finished = True
         for instrument, pipeline in self.pipelines.items():
             pipeline.finish(pipeline.clock_us)
             await self._publish(instrument, pipeline)

@@ -116,12 +116,12 @@ class Lifecycle:
                     outlet.close()
                 await _all_done(sinks)
         except TimeoutError:
-            lost = {outlet.name: outlet.queued_rows for outlet in self._outlets if outlet.queued_rows}
+            lost = {outlet.name: outlet.unwritten_rows for outlet in self._outlets if outlet.unwritten_rows}
             _cancel([*pumps, turns, *sinks])
             self._fail(
                 DrainTimeout(
                     f"expected to drain within {self._deadline_s:g} s; rows left behind per sink: "
-                    f"{lost or 'none queued'}; raise shutdown.deadline or look at the slow sink"
+                    f"{lost or 'none'}; raise shutdown.deadline or look at the slow sink"
                 )
             )
 
@@ -137,8 +137,10 @@ class Lifecycle:
         await self._guard(f"source:{feed.name}", partial(self._ingest.pump, feed), policy)
 
     async def _write(self, outlet: Outlet) -> None:
-        await self._guard(f"sink:{outlet.name}", outlet.run, self._restart)
-        outlet.abandon()
+        try:
+            await self._guard(f"sink:{outlet.name}", outlet.run, self._restart)
+        finally:
+            outlet.abandon()
 
     async def _guard(self, name: str, job: Job, policy: RestartPolicy) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,9 @@ from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.storage.candle_files import CandleWriter
+from market_data_tick_handler.storage.earlier_candles import EarlierCandles
 from market_data_tick_handler.storage.gap_ledger import write_gaps
+from market_data_tick_handler.storage.paths import gap_ledger_path, parse_path
 from market_data_tick_handler.storage.raw_ticks import RawTickWriter
 from streaming_service.accounting import StreamAccount, stream_accounts
 
@@ -52,10 +54,11 @@ class ReplayTotals:
 
 
 class Replay:
-    """Feeds one pipeline per instrument, made by `make_pipeline` when its first row comes, and stores what they publish.
+    """Feeds one pipeline per instrument, made by `make_pipeline` at its first row, and stores what they publish.
 
-    `root`: store directory. `store_ticks`: also write the rows as stored and the gap ledger, from which batch computes
-    the same candles; pipelines must then be made with keep_rows.
+    root: store directory; candles of an earlier run give way from the first new one of each day file on.
+    store_ticks: also write the rows as stored and the gap ledger, from which batch computes the same candles;
+        pipelines must then be made with keep_rows.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Replay:
         self._make_pipeline = make_pipeline
         self._on_candles = on_candles
         self._candles = CandleWriter(root)
+        self._earlier = EarlierCandles(root)
         self._ticks = RawTickWriter(root) if store_ticks else None
         self._gathered: dict[tuple[str, Timeframe], list[CandleBatch]] = {}
         self._gathered_rows = 0
@@ -102,23 +106,24 @@ class Replay:
             self._flushed_s = time.monotonic()
 
     def finish(self) -> ReplayTotals:
-        """End of the recording: each instrument stops right after its own last row, whatever else was replayed with it."""
+        """End of the recording: each instrument stops right after its own last row, whatever was replayed with it."""
         for instrument, pipeline in self.pipelines.items():
             pipeline.finish(pipeline.clock_us + 1)
             self._store(instrument, pipeline)
-            if self._ticks is not None:
-                write_gaps(self._root, pipeline.gaps)
         self._hand_over()
         self._candles.close()
         if self._ticks is not None:
             self._ticks.close()
+            self._write_ledger(self._ticks.files)
         self.totals.accounts = stream_accounts(self.pipelines, {})
         return self.totals
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None and self._ticks is not None:
             self._ticks.abandon()
 
@@ -144,8 +149,18 @@ class Replay:
             self._ticks.write(instrument, ticks)
         pipeline.stored.clear()
 
+    def _write_ledger(self, tick_files: Iterable[Path]) -> None:
+        """The ledger tells of the same run as the tick files: what an earlier run wrote for their days goes."""
+        for path in tick_files:
+            named = parse_path(path.as_posix())
+            (self._root / gap_ledger_path(named.day, named.name)).unlink(missing_ok=True)
+        for pipeline in self.pipelines.values():
+            write_gaps(self._root, pipeline.gaps)
+
     def _hand_over(self) -> None:
         for batches in self._gathered.values():
-            self._candles.write(concat_candles(batches))
+            batch = concat_candles(batches)
+            self._earlier.forget(batch)
+            self._candles.write(batch)
         self._gathered.clear()
         self._gathered_rows = 0

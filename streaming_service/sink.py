@@ -45,7 +45,7 @@ class FullPolicy(StrEnum):
 
 @dataclass(slots=True)
 class OutletCounters:
-    """What became of the rows handed to one outlet: put = written + dropped + failed + still queued."""
+    """What became of the rows handed to one outlet: put = written + dropped + failed + unwritten."""
 
     put: int = 0
     written: int = 0
@@ -92,9 +92,10 @@ class Outlet:
         return len(self._queue)
 
     @property
-    def queued_rows(self) -> int:
-        """Rows waiting."""
-        return sum(row_count(item) for item in self._queue)
+    def unwritten_rows(self) -> int:
+        """Rows put that have come to no end yet: queued, or being written."""
+        counters = self.counters
+        return counters.put - counters.written - counters.dropped - counters.failed
 
     async def put(self, item: SinkItem) -> None:
         """Queue `item`, following the policy when the queue is full. After `abandon` it is counted as failed."""
@@ -119,7 +120,7 @@ class Outlet:
     def abandon(self) -> None:
         """Nobody writes any more: what is queued or still comes is counted as failed and holds nothing up."""
         self._abandoned = True
-        self.counters.failed += self.queued_rows
+        self.counters.failed += sum(row_count(item) for item in self._queue)
         self._queue.clear()
         self._room.set()
 

@@ -62,7 +62,9 @@ def test_file_names_may_contain_commas() -> None:
     assert normalise(["replay", "--files", "a,b.csv", "c.csv"]) == ["replay", "--files", "a,b.csv", "--files", "c.csv"]
 
 
-@pytest.mark.parametrize("typed", ["--mode", "--mode --out x", "--mode serve --mode persist", "--mode replai", "replai"])
+@pytest.mark.parametrize(
+    "typed", ["--mode", "--mode --out x", "--mode serve --mode persist", "--mode replai", "replai"]
+)
 def test_a_mode_that_cannot_be_told_is_a_configuration_error(typed: str) -> None:
     with pytest.raises(ConfigError):
         normalise(typed.split())

@@ -121,4 +121,3 @@ def _repeated(option: str, values: Sequence[str]) -> Iterator[str]:
     for part in kept:
         yield option
         yield part
-

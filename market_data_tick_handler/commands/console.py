@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -33,14 +33,16 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
 
 
-def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Table whose first column is text and whose other columns are numbers, with thousands separated."""
-    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Group:
+    """Title and table. Numbers are right-aligned with thousands separated; text folds where the line is too short."""
+    kept = [list(row) for row in rows]
+    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index, heading in enumerate(headings):
-        out.add_column(heading, justify="left" if index == 0 else "right", style="" if index else "cyan", no_wrap=True)
-    for row in rows:
-        out.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    return out
+        number = bool(kept) and all(isinstance(row[index], int) or row[index] == "-" for row in kept)
+        out.add_column(heading, justify="right" if number else "left", style="" if index else "cyan", overflow="fold")
+    for row in kept:
+        out.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    return Group(Text(title, style="bold"), out)
 
 
 def utc_text(time_us: int) -> str:

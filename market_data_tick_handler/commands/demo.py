@@ -107,7 +107,9 @@ def _introduce(console: Console, options: DemoOptions, settings: Settings) -> No
     console.print(f"  while it runs  {address}/health  {address}/metrics  {address}/ready", soft_wrap=True)
     console.print(f"  files          {options.out}", soft_wrap=True)
     console.print(f"  market time    from {start}, {length}")
-    console.print("  faults         duplicates, late, reordered and broken trades, one disconnect: see what becomes of them")
+    console.print(
+        "  faults         duplicates, late, reordered and broken trades, one disconnect: see what becomes of them"
+    )
     console.print("One line per closed candle (15s candles: one in 20); `r1` is a revision of an earlier line.\n")
 
 

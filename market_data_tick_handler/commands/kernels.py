@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from market_data_tick_handler.commands.console import stderr
 
 
-def prepare_kernels() -> None:
-    """Compile what is not in the cache yet, and say so: on a first run that takes a while."""
+def prepare_kernels(say: Callable[[str], None] | None = None) -> None:
+    """Compile what is not in the cache yet. `say` gets lines of text; the default writes them to stderr."""
     from market_data_tick_handler.core import warmup
 
     if warmup.is_warm():
         return
-    console = stderr()
-    console.print("First run on this machine: compiling kernels once; later starts take them from the cache.")
+    tell = say or (lambda text: stderr().print(text, markup=False))
+    tell("First run on this machine: compiling kernels once; later starts take them from the cache.")
     started_s = time.monotonic()
-    with console.status("compiling ..."):
-        warmup.compile_kernels(lambda name: console.print(f"  {name}", style="dim", markup=False))
-    console.print(f"Compiled in {time.monotonic() - started_s:.1f} s.")
+    warmup.compile_kernels(lambda name: tell(f"  {name}"))
+    tell(f"Compiled in {time.monotonic() - started_s:.1f} s.")

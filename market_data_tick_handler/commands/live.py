@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from market_data_tick_handler.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,6 @@ def run(options: LiveOptions) -> int:
     wanted = settings.logging.format
     text = wanted == "text" or (wanted == "auto" and sys.stderr.isatty())
     configure_logging(level=settings.logging.level, style="console" if text else "json")
-    prepare_kernels()
+    prepare_kernels(log.info)
     service = Service(settings, terminal=sys.stdout)
     return run_service(service, duration_s=options.duration_s or None)

@@ -62,12 +62,10 @@ def sub_command(name: str) -> tuple[str, ...]:
     first = words[0] if words else ""
     if first == "batch" and len(words) > 1 and words[1] not in LATER_BATCH:
         return tuple(words)
-    if first in LATER or words[-1:] and words[-1] in LATER_BATCH:
-        known = ", ".join(sorted({" ".join(path) for path in AVAILABLE.values() if path not in {("batch",), ("config",)}}))
-        raise NotInstalled(
-            f"mode {name!r} is part of a later version; this version has: {known}, config check, config explain, "
-            "config schema"
-        )
+    if first in LATER or (words and words[-1] in LATER_BATCH):
+        have = {" ".join(path) for path in AVAILABLE.values()} - {"batch", "config"}
+        known = ", ".join([*sorted(have), "config check", "config explain", "config schema"])
+        raise NotInstalled(f"mode {name!r} is part of a later version; this version has: {known}")
     if first in AVAILABLE:
         return (*AVAILABLE[first], *words[1:])
     near = get_close_matches(first, [*AVAILABLE, *LATER, *LATER_BATCH], n=1)

@@ -48,6 +48,4 @@ LogLevel = Annotated[
     str | None,
     typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.", rich_help_panel=_SETTINGS),
 ]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show tracebacks and debug logs.", rich_help_panel=_SETTINGS)
-]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and debug logs.", rich_help_panel=_SETTINGS)]

@@ -51,14 +51,18 @@ def run(first: str, second: str, *, instruments: tuple[str, ...] = (), timeframe
     found = compare_stores(Path(first), Path(second), instruments=instruments, timeframes=timeframes)
     console = stdout()
     if found.kinds:
-        console.print(table("Differences (A against B)", ("kind: column", "values"), found.kinds.most_common(_SHOWN_DIFFERENCES)))
+        console.print(
+            table("Differences (A against B)", ("kind: column", "values"), found.kinds.most_common(_SHOWN_DIFFERENCES))
+        )
         console.print()
         for example in found.examples:
             console.print(f"  {escape(example)}", soft_wrap=True)
         console.print()
     for name, missing in ((first, found.only_in_second), (second, found.only_in_first)):
         if missing:
-            console.print(f"{len(missing)} files are missing in {name}, e.g. {_text(missing[0])}", markup=False, soft_wrap=True)
+            console.print(
+                f"{len(missing)} files are missing in {name}, e.g. {_text(missing[0])}", markup=False, soft_wrap=True
+            )
     console.print(f"{found.verdict} ({found.files} files)", style="bold green" if found.same else "bold red")
     return DONE if found.same else FAILED
 
@@ -88,9 +92,7 @@ def _selected(files: set[CandleFile], instruments: tuple[str, ...], timeframes: 
     keys = {parse_instrument_key(name).key for name in instruments}
     lengths = {parse_timeframe(name) for name in timeframes}
     return {
-        file
-        for file in files
-        if (not keys or file.instrument in keys) and (not lengths or file.timeframe in lengths)
+        file for file in files if (not keys or file.instrument in keys) and (not lengths or file.timeframe in lengths)
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from market_data_tick_handler.core.candle_batch import CandleBatch
     from market_data_tick_handler.core.pipeline import Pipeline
     from streaming_service.replay import ReplayTotals
+
+
+_SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ def pipeline_maker(settings: Settings, *, keep_rows: bool) -> Callable[[str], Pi
 
 
 def run(options: ReplayOptions) -> int:
-    """Replay `options.files` into `options.out`; 0 where every file was read to its end, 3 where some were, 1 where none.
+    """Replay `options.files` into `options.out`; 0: every file was read to its end, 3: some were, 1: none.
 
     Raises:
         ConfigError: settings, speed or timeframes make no sense.
@@ -72,15 +75,19 @@ def run(options: ReplayOptions) -> int:
     configure_logging(level=settings.logging.level if options.log_level else "critical")
     prepare_kernels()
     speed = settings.files.speed
+    options = replace(options, files=tuple(_expanded(options.files)))
     source = FilesSource(options.files, speed=None if speed == float("inf") else speed, clock=SystemClock())
     printer = _CandlePrinter() if options.show else None
     started_s = time.monotonic()
-    with Replay(
-        root=options.out,
-        make_pipeline=pipeline_maker(settings, keep_rows=options.store_ticks),
-        store_ticks=options.store_ticks,
-        on_candles=printer,
-    ) as replay, _Progress(enabled=printer is None) as progress:
+    with (
+        Replay(
+            root=options.out,
+            make_pipeline=pipeline_maker(settings, keep_rows=options.store_ticks),
+            store_ticks=options.store_ticks,
+            on_candles=printer,
+        ) as replay,
+        _Progress(enabled=printer is None) as progress,
+    ):
         totals = asyncio.run(replay.run(source.events(), progress.show))
     totals.count_filtered(source.filtered)
     if options.summary_json is not None:
@@ -88,6 +95,19 @@ def run(options: ReplayOptions) -> int:
         options.summary_json.write_text(json.dumps(totals.summary(), indent=2) + "\n", encoding="utf-8")
     _report(options, source, totals, time.monotonic() - started_s)
     return _exit_code(options, source)
+
+
+def _expanded(paths: tuple[Path, ...]) -> Iterator[Path]:
+    """Each file once, directories as the tick files in them."""
+    seen: set[Path] = set()
+    for path in paths:
+        inside = (
+            (file for file in sorted(path.rglob("*")) if file.name.endswith(_SUFFIXES)) if path.is_dir() else (path,)
+        )
+        for file in inside:
+            if file not in seen:
+                seen.add(file)
+                yield file
 
 
 class _CandlePrinter:
@@ -163,7 +183,7 @@ def _outcomes(options: ReplayOptions, source: Any) -> list[tuple[object, ...]]:
         elif file is None or file.start_us is None:
             outcome = "empty"
         else:
-            outcome = f"read, {unreadable:,} unreadable cells" if unreadable else "read"
+            outcome = f"read, unreadable cells: {unreadable:,}" if unreadable else "read"
         out.append((path.name, rows, outcome))
     return out
 

@@ -33,7 +33,9 @@ def candle_files(root: Path) -> set[CandleFile]:
 
     found = {parse_path(path.relative_to(root).as_posix()) for path in (root / CANDLES).glob("by_date/*/*/*.parquet")}
     if not found:
-        raise NotFound(f"{root}: expected candles under {CANDLES}/, found none; give the directory that holds {CANDLES}")
+        raise NotFound(
+            f"{root}: expected candles under {CANDLES}/, found none; give the directory that holds {CANDLES}"
+        )
     return {CandleFile(each.name, each.timeframe, each.day) for each in found if each.timeframe is not None}
 
 

@@ -14,7 +14,7 @@ before `finish_day`. Rows stamped before the day only advance sequence state; th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -123,6 +123,10 @@ class Pipeline:
     def clock_us(self) -> int:
         """The arrival clock; 0 before the first row."""
         return self._watermark.us
+
+    def trades(self) -> StreamCounters:
+        """A copy of the accounting of the trade stream so far."""
+        return replace(self._counter(DataType.TRADES))
 
     @property
     def started(self) -> bool:
@@ -291,14 +295,21 @@ class Pipeline:
             return
         for state in self._builder.states:
             state.settle(border)
-        self._publish({timeframe: floor_us(border, timeframe.us) for timeframe in self._series})
+        self._publish_closed(border)
         settled = border + self.options.grace_us - self.options.revision_window_us
         for series in self._series.values():
             series.forget(settled)
         if border % MINUTE_US == 0:
             self._builder.seal(floor_us(settled, MINUTE_US), self._earliest_us, tuple(self._series))
 
-    def _publish(self, until: dict[Timeframe, int]) -> None:
+    def _publish_closed(self, border: int) -> None:
+        """Publish the candles that ended by `border`, and what changed."""
+        until = {timeframe: floor_us(border, timeframe.us) for timeframe in self._series}
+        self._publish(until, floor_us(border, MINUTE_US))
+
+    def _publish(self, until: dict[Timeframe, int], minutes_until: int) -> None:
+        """Publish per timeframe the candles that open before `until`, and what changed; 1m candles up to
+        `minutes_until` exist as children."""
         if self._earliest_us == NEVER_US:
             return
         gaps = self._known_gaps()
@@ -306,7 +317,7 @@ class Pipeline:
             series.begin(self._earliest_us)
             if until[timeframe] <= series.first_us:
                 continue
-            span = Span(floor_us(self._earliest_us, MINUTE_US), until[timeframe])
+            span = Span(floor_us(self._earliest_us, MINUTE_US), minutes_until)
             rows = series.publish(until[timeframe], self._dirty_us, gaps, span)
             if rows:
                 self._pending.setdefault(timeframe, []).extend(rows)
@@ -323,8 +334,7 @@ class Pipeline:
         published_us: stamped as timestamp_out; None leaves close + grace there, which batch and replay publish.
         """
         if self._dirty_us != NEVER_US and self.day is None:
-            border = self._watermark.border_us
-            self._publish({timeframe: floor_us(border, timeframe.us) for timeframe in self._series})
+            self._publish_closed(self._watermark.border_us)
         pending, self._pending = self._pending, {}
         return [
             self._batch(timeframe, np.concatenate(pending[timeframe]), published_us)
@@ -350,7 +360,8 @@ class Pipeline:
             self.gaps.append(self._gap(stop_us, midnight, "service stopped", GapKind.NOT_RUNNING))
             self._dirty_us = min(self._dirty_us, stop_us)
         self._stop(stop_us)
-        self._publish({timeframe: candles_open_before(stop_us, timeframe) for timeframe in self._series})
+        until = {timeframe: candles_open_before(stop_us, timeframe) for timeframe in self._series}
+        self._publish(until, candles_open_before(stop_us, Timeframe.M1))
 
     def _stop(self, stop_us: int) -> None:
         for state in self._builder.states:

@@ -52,11 +52,11 @@ def numbers(column: pa.ChunkedArray | pa.Array, field: Field) -> Array:
     array = one_array(column)
     if pa.types.is_timestamp(array.type):
         array = _microseconds(array)
-    if array.null_count:
-        array = array.fill_null(pa.scalar(field.missing, type=array.type))
     wanted = pa.from_numpy_dtype(np.dtype(field.dtype))
     if array.type != wanted:
         array = array.cast(wanted, safe=False)
+    if array.null_count:
+        array = array.fill_null(pa.scalar(field.missing, type=wanted))
     return view(array, 1, field.dtype)
 
 

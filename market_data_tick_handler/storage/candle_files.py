@@ -17,6 +17,8 @@ from market_data_tick_handler.core.schemas import candles_to_arrow
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
 from market_data_tick_handler.errors import CorruptObject, NotFound
 from market_data_tick_handler.storage.local_files import replacing
+from market_data_tick_handler.core.parity import Kind, compare
+from market_data_tick_handler.core.ticks import Array
 from market_data_tick_handler.storage.paths import CANDLES, CHAIN_CANDLES, candles_path, day_of, days_between
 
 # A file is rewritten at most this often while its candles come in one by one.
@@ -101,6 +103,59 @@ def newest_revisions(tables: list[pa.Table]) -> pa.Table:
     if len(kept) == len(times) and (kept == np.arange(len(times))).all():
         return together.combine_chunks()
     return together.take(pa.array(kept)).combine_chunks()
+
+
+def replace_candles(store_root: str | Path, batch: CandleBatch, day: date) -> int:
+    """Make `batch` the content of its day file, and return how many candles are new or changed.
+
+    A candle that equals the stored one keeps that row; one that replaces another has its revision + 1 (features.md
+    9.0); stored candles that the batch does not have go.
+    """
+    chain = batch.instrument.instrument_type is InstrumentType.OPTION_CHAIN
+    name = CHAIN_CANDLES if chain else CANDLES
+    path = Path(store_root) / candles_path(day, batch.timeframe, batch.instrument.key, table=name)
+    batch, changed = _next_revisions(path, batch)
+    if changed:
+        with replacing(path) as temporary:
+            pq.write_table(candles_to_arrow(batch), temporary, compression="zstd")
+    return changed
+
+
+def _next_revisions(path: Path, batch: CandleBatch) -> tuple[CandleBatch, int]:
+    if not path.is_file():
+        return batch, len(batch)
+    old = candle_columns(_read(path, None))
+    constants = {old[name][0] == value for name, value in batch.constants.items() if name in old and len(old[name])}
+    report = compare({name: old[name] for name in old if name not in batch.constants}, batch.columns)
+    row_of = dict(zip(old["timestamp"].tolist(), range(len(old["timestamp"])), strict=True))
+    everywhere = False in constants or any(item.kind is Kind.COLUMN_MISSING for item in report.differences)
+    differing = {item.timestamp for item in report.differences if item.column}
+    revision, published = batch["revision"].copy(), batch["timestamp_out"].copy()
+    changed = len(row_of.keys() - set(batch["timestamp"].tolist()))
+    for index, timestamp in enumerate(batch["timestamp"].tolist()):
+        at = row_of.get(timestamp)
+        if at is None:
+            changed += 1
+        elif everywhere or timestamp in differing:
+            changed += 1
+            revision[index] = old["revision"][at] + 1
+        else:
+            revision[index], published[index] = old["revision"][at], old["timestamp_out"][at]
+    return batch.replace(revision=revision, timestamp_out=published), changed
+
+
+def candle_columns(table: pa.Table) -> dict[str, Array]:
+    """Columns of a table of candles as arrays: times in us, null floats as NaN."""
+    return {name: _as_array(table[name]) for name in table.column_names}
+
+
+def _as_array(column: pa.ChunkedArray) -> Array:
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    if pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
+        return np.array(column.to_pylist())
+    array: Array = column.to_numpy()
+    return array
 
 
 def read_candles(

@@ -26,6 +26,9 @@ from market_data_tick_handler.storage.paths import day_of, raw_ticks_path
 from market_data_tick_handler.storage.tick_tables import file_names, needs_id_texts, to_batch, to_table
 
 ROW_GROUP_ROWS: Final = 131_072
+# A live feed writes a few rows at a time, and a batch object weighs as much as a hundred rows.
+_MAX_SMALL_BATCHES: Final = 256
+_SMALL_BATCH_ROWS: Final = 128
 _KEY: Final = b"instrument_key"
 _TYPE: Final = b"data_type"
 
@@ -116,6 +119,8 @@ class _DayFile:
     integer_ids: bool = True
     rows: int = 0
     buffered: list[TickBatch] = field(default_factory=list)
+    buffered_rows: int = 0
+    small_batches: int = 0
     writer: pq.ParquetWriter | None = None
 
     @property
@@ -126,15 +131,19 @@ class _DayFile:
         if self.integer_ids and needs_id_texts(batch):
             self._turn_to_texts()
         self.buffered.append(batch)
+        self.buffered_rows += len(batch)
         self.rows += len(batch)
-        if sum(map(len, self.buffered)) >= row_group_rows:
+        if self.buffered_rows >= row_group_rows:
             self.flush(row_group_rows)
+        else:
+            self._compact(batch)
 
     def flush(self, row_group_rows: int) -> None:
         if not self.buffered:
             return
         table = to_table(concat(self.buffered), self._schema())
         self.buffered.clear()
+        self.buffered_rows = self.small_batches = 0
         self._open().write_table(table, row_group_size=row_group_rows)
 
     def close(self, row_group_rows: int) -> None:
@@ -158,6 +167,13 @@ class _DayFile:
             schema = self._schema()
             self.writer = pq.ParquetWriter(self.temporary, schema, **encoding_of(schema))
         return self.writer
+
+    def _compact(self, batch: TickBatch) -> None:
+        """Put the small batches at the end together once they are many."""
+        self.small_batches = self.small_batches + 1 if len(batch) < _SMALL_BATCH_ROWS else 0
+        if self.small_batches == _MAX_SMALL_BATCHES:
+            self.buffered[-_MAX_SMALL_BATCHES:] = [concat(self.buffered[-_MAX_SMALL_BATCHES:])]
+            self.small_batches = 0
 
     def _turn_to_texts(self) -> None:
         """Write the row groups that have integer ids again with texts, one at a time."""

@@ -269,5 +269,5 @@ def _split(batch: TickBatch, parts: _Parts, group: Callable[[str, str], str] | N
         name = symbol if group is None else group(exchange, symbol)
         groups.setdefault((exchange, name), []).append(code)
     for (exchange, name), members in groups.items():
-        own = batch if len(groups) == 1 else batch.take(np.isin(parts.codes, members))
+        own = batch if parts.codes is None or len(groups) == 1 else batch.take(np.isin(parts.codes, members))
         yield TardisBatch(exchange, name, own)

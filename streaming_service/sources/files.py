@@ -97,7 +97,8 @@ class FilesSource:
                 continue
             origin = origin or (self._clock.monotonic_s(), _first_us(rows))
             for part, part_until_us in self._windows(rows, until_us):
-                await self._wait(origin, _first_us(part))
+                self._pace = (*origin, _first_us(part))
+                await self._wait(origin, _last_us(part))
                 self._note(part, part_until_us)
                 yield list(part)
         self._pace = None
@@ -184,7 +185,7 @@ class FilesSource:
             rows = _from(rows, stop_us)
 
     async def _wait(self, origin: tuple[float, int], data_us: int) -> None:
-        self._pace = (*origin, data_us)
+        """Until the clock has reached a time of the data: no row comes before its own."""
         missing_us = data_us - self._data_time_us(*origin)
         if missing_us > 0:
             await self._clock.sleep(missing_us / SECOND_US / (self._speed or 1.0))

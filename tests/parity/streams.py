@@ -40,7 +40,7 @@ def _with_nuisances(rng: np.random.Generator, stamped: np.ndarray) -> TickBatch:
     stamped = np.where(on_border, stamped - stamped % 15_000_000, stamped)
     delay = rng.lognormal(9.5, 1.2, count).astype(np.int64)
     late = rng.random(count) < 0.04
-    delay[late] = rng.integers(400_000, 119_000_000, late.sum())
+    delay[late] = rng.integers(400_000, 116_000_000, late.sum())
     delay[rng.random(count) < 0.02] = -rng.integers(0, 1_200_000)
     price = 42_000.0 + np.round(np.cumsum(rng.normal(0, 1.5, count)), 1)
     price[rng.random(count) < 0.3] = 42_000.0

@@ -17,7 +17,9 @@ from market_data_tick_handler.storage.tardis_csv import read_tardis_csv
 
 KINDS = [SKIP, SKIP, INTEGER, INTEGER, ID, SIDE, FLOAT, FLOAT]
 decimals = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12, places=8)
-cells = st.one_of(st.just(""), decimals.map(lambda value: f"{value:f}"), st.floats(allow_nan=False).map(repr))
+cells = st.one_of(
+    st.just(""), decimals.map(lambda value: f"{value:f}"), st.floats(allow_nan=False, allow_infinity=False).map(repr)
+)
 
 
 @given(prices=st.lists(cells, min_size=1, max_size=30))

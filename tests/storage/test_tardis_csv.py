@@ -44,7 +44,9 @@ def read_all(path: Path, **options: int) -> TickBatch:
 
 @pytest.mark.parametrize("name", ["binance_trades_2024-08-08_BTCUSDT.csv", "binance_trades_2024-08-08_BTCUSDT.csv.gz"])
 def test_trades_come_out_as_they_are_written(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / name, [trade_line(0), trade_line(1, id="", side="unknown"), trade_line(2, id="a-1", side="")])
+    path = write(
+        tmp_path / name, [trade_line(0), trade_line(1, id="", side="unknown"), trade_line(2, id="a-1", side="")]
+    )
     batch = read_all(path)
     assert batch["timestamp"].tolist() == [T0, T0 + 1_000, T0 + 2_000]
     assert batch["local_timestamp"].tolist() == [T0 + 137, T0 + 1_137, T0 + 2_137]
@@ -85,7 +87,9 @@ def test_one_batch_per_symbol_in_files_of_many(tmp_path: Path) -> None:
 def test_symbols_can_be_grouped(tmp_path: Path) -> None:
     lines = [trade_line(row, symbol=("BTCUSDT", "BTCUSDC", "ETHUSDT")[row % 3]) for row in range(6)]
     path = write(tmp_path / "binance_trades_2024-08-08_SPOT.csv", lines)
-    parts = {part.symbol: part.batch["id"].tolist() for part in read_tardis_csv(path, group=lambda _, symbol: symbol[:3])}
+    parts = {
+        part.symbol: part.batch["id"].tolist() for part in read_tardis_csv(path, group=lambda _, symbol: symbol[:3])
+    }
     assert parts == {"BTC": [5_000, 5_001, 5_003, 5_004], "ETH": [5_002, 5_005]}
 
 
@@ -105,8 +109,7 @@ def test_truncated_gzip_gives_its_rows_and_then_says_what_to_do(tmp_path: Path) 
     cut.write_bytes(data[: len(data) // 2])
     seen: list[int] = []
     with pytest.raises(CorruptObject, match=r"ETHUSDT\.csv\.gz.*ends early.*rows before it were used.*download"):
-        for part in read_tardis_csv(cut):
-            seen += part.batch["id"].tolist()
+        seen.extend(number for part in read_tardis_csv(cut) for number in part.batch["id"].tolist())
     assert 1_000 < len(seen) < 4_000
     assert seen == list(range(5_000, 5_000 + len(seen)))
 
@@ -157,7 +160,12 @@ def test_text_in_a_number_spoils_one_row_only(tmp_path: Path) -> None:
 
 
 def test_a_row_without_usable_arrival_time_keeps_its_place_and_is_surely_invalid(tmp_path: Path) -> None:
-    lines = [trade_line(0), trade_line(1, local_timestamp="x"), trade_line(2, local_timestamp=T0 * 1_000), trade_line(3)]
+    lines = [
+        trade_line(0),
+        trade_line(1, local_timestamp="x"),
+        trade_line(2, local_timestamp=T0 * 1_000),
+        trade_line(3),
+    ]
     batch = read_all(write(tmp_path / "binance_trades_2024-08-08_BTCUSDT.csv", lines))
     assert batch["local_timestamp"].tolist() == [T0 + 137, T0 + 137, T0 + 137, T0 + 3_137]
     assert batch["timestamp"].tolist() == [T0, 0, 0, T0 + 3_000]
@@ -172,8 +180,11 @@ def test_negative_price_and_a_single_odd_timestamp_pass_through_for_the_pipeline
 
 @pytest.mark.parametrize(("factor", "unit"), [(1_000, "nanoseconds"), (1 / 1_000, "milliseconds")])
 def test_a_file_in_another_unit_is_out_of_range_and_named(tmp_path: Path, factor: float, unit: str) -> None:
-    times = {name: int(T0 * factor) for name in ("timestamp", "local_timestamp")}
-    path = write(tmp_path / "binance_trades_2024-08-08_BTCUSDT.csv", [trade_line(row, **times) for row in range(3)])
+    time = int(T0 * factor)
+    path = write(
+        tmp_path / "binance_trades_2024-08-08_BTCUSDT.csv",
+        [trade_line(row, timestamp=time, local_timestamp=time) for row in range(3)],
+    )
     with pytest.raises(OutOfRange, match=f"microseconds.*got {unit}"):
         list(read_tardis_csv(path))
 
@@ -199,12 +210,19 @@ def test_crlf_quotes_byte_order_mark_and_extra_columns_are_accepted(tmp_path: Pa
     path = tmp_path / "x.csv"
     path.write_bytes(("\ufeff" + HEADER + ",note\r\n" + trade_line(0, symbol='"BTCUSDT"') + ",hello\r\n").encode())
     parts = list(read_tardis_csv(path))
-    assert [(part.exchange, part.symbol, part.batch["amount"].tolist()) for part in parts] == [("binance", "BTCUSDT", [0.5])]
+    assert [(part.exchange, part.symbol, part.batch["amount"].tolist()) for part in parts] == [
+        ("binance", "BTCUSDT", [0.5])
+    ]
 
 
 RECORDED = [
     ("binance-spot-btc-eth-2024-08-08_09/tardis/binance_trades_2024-08-08_BTCUSDT.csv.gz", DataType.TRADES, 9_757, 1),
-    ("binance-spot-btc-eth-2024-08-08_09/tardis/binance_book_snapshot_5_2024-08-09_ETHUSDT.csv.gz", DataType.BOOK, 2_834, 1),
+    (
+        "binance-spot-btc-eth-2024-08-08_09/tardis/binance_book_snapshot_5_2024-08-09_ETHUSDT.csv.gz",
+        DataType.BOOK,
+        2_834,
+        1,
+    ),
     (
         "binance-usdm-btcusdt-2023-04-04_05/tardis/binance-futures_derivative_ticker_2023-04-05_BTCUSDT.csv.gz",
         DataType.DERIVATIVE,

@@ -107,7 +107,9 @@ def tick(at_us: int, instrument: str = BTC) -> Rows:
     return Rows(instrument, trades([100.0], start_us=at_us - 1_000))
 
 
-def ingest(*feeds: Feed, clock: ManualClock, keys: Sequence[str] = (BTC,), **options: object) -> tuple[Ingest, list[Recorder]]:
+def ingest(
+    *feeds: Feed, clock: ManualClock, keys: Sequence[str] = (BTC,), **options: object
+) -> tuple[Ingest, list[Recorder]]:
     pipelines = {key: Recorder() for key in keys}
     made = Ingest(pipelines, feeds, clock=clock, cadence=CADENCE, **options)  # type: ignore[arg-type]
     return made, list(pipelines.values())

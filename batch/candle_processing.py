@@ -1,0 +1,231 @@
+"""Raw day files to candles: the job `candle-processing`.
+
+A day is one pipeline: the rows of its file, then the head of the next file for what arrived after midnight. It starts
+from the state that the day before left in `checkpoints/`, or cold, and the outcome says which (features.md 2.4, 5.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from market_data_tick_handler.core import snapshot
+from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.continuity import StreamCounters
+from market_data_tick_handler.core.events import Gap, GapKind, Rows
+from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.options import PipelineOptions
+from market_data_tick_handler.core.pipeline import Day, Pipeline
+from market_data_tick_handler.core.ticks import DataType, TickBatch
+from market_data_tick_handler.errors import DataError, MarketDataError, NotFound
+from market_data_tick_handler.storage.candle_files import replace_candles
+from market_data_tick_handler.storage.checkpoints import get_checkpoint, put_checkpoint
+from market_data_tick_handler.storage.gap_ledger import read_gaps
+from market_data_tick_handler.storage.paths import day_start_us, days_between, raw_ticks_path
+from market_data_tick_handler.storage.raw_ticks import read_raw_ticks
+
+# What a candle of this version is made of; a later group that reads another type adds it here by its `inputs`.
+COLUMNS = ("timestamp", "local_timestamp", "id", "side", "price", "amount")
+
+
+@dataclass(frozen=True, slots=True)
+class DayOutcome:
+    """What became of one instrument and day. status: done, missing (no raw file) or failed; `detail` says more."""
+
+    instrument: str
+    day: date
+    status: str
+    detail: str = ""
+    rows: int = 0
+    candles: int = 0
+    changed: int = 0
+    counters: StreamCounters = field(default_factory=StreamCounters)
+
+
+@dataclass(frozen=True, slots=True)
+class DayRun:
+    """The candles of one day, shortest timeframe first, and what the next day starts from."""
+
+    candles: list[CandleBatch]
+    state: bytes
+    counters: StreamCounters
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One instrument over some days. fingerprint: of every option that changes values; a state made under another one
+    is not used. cold: do not use earlier state at all."""
+
+    root: Path
+    instrument: InstrumentDefinition
+    options: PipelineOptions
+    days: tuple[date, ...]
+    fingerprint: str
+    cold: bool = False
+
+
+def process(
+    work: Sequence[Work], *, workers: int = 1, on_outcome: Callable[[DayOutcome], None] | None = None
+) -> list[DayOutcome]:
+    """Process every instrument, `workers` of them at a time in processes of their own; days of one follow in order."""
+    outcomes: list[DayOutcome] = []
+
+    def take(outcome: DayOutcome) -> None:
+        outcomes.append(outcome)
+        if on_outcome is not None:
+            on_outcome(outcome)
+
+    if workers <= 1 or len(work) <= 1:
+        for item in work:
+            for outcome in process_instrument(item):
+                take(outcome)
+        return outcomes
+    with ProcessPoolExecutor(min(workers, len(work)), mp_context=get_context("spawn")) as pool:
+        for results in pool.map(_process_all, work):
+            for outcome in results:
+                take(outcome)
+    return outcomes
+
+
+def _process_all(work: Work) -> list[DayOutcome]:
+    return list(process_instrument(work))
+
+
+def process_instrument(work: Work) -> Iterator[DayOutcome]:
+    """Process the days of one instrument; a day that fails leaves the next one to start cold."""
+    carried, why = _earlier_state(work)
+    for day in work.days:
+        key = work.instrument.key
+        try:
+            run = run_day(work.root, work.instrument, work.options, day, carried=carried)
+        except NotFound:
+            yield DayOutcome(key, day, "missing", "no raw trades of this day")
+            carried, why = None, "started cold: the day before has no raw trades"
+            continue
+        except (MarketDataError, OSError) as error:
+            yield DayOutcome(key, day, "failed", str(error))
+            carried, why = None, "started cold: the day before failed"
+            continue
+        changed = sum(replace_candles(work.root, batch, day) for batch in run.candles)
+        put_checkpoint(work.root, day, key, _sealed(run.state, work.fingerprint))
+        rows = run.counters.received
+        yield DayOutcome(key, day, "done", why, rows, sum(map(len, run.candles)), changed, run.counters)
+        carried, why = run.state, "state of the day before"
+
+
+def _earlier_state(work: Work) -> tuple[bytes | None, str]:
+    if work.cold or not work.days:
+        return None, "started cold: asked to"
+    held = get_checkpoint(work.root, work.days[0] - timedelta(days=1), work.instrument.key)
+    if held is None:
+        return None, "started cold: no state of the day before"
+    try:
+        tree = snapshot.unpack(held)
+    except DataError as error:
+        return None, f"started cold: {error}"
+    if tree["fingerprint"] != work.fingerprint:
+        return None, "started cold: the state of the day before was made with other settings"
+    return tree["state"].tobytes(), "state of the day before"
+
+
+def _sealed(state: bytes, fingerprint: str) -> bytes:
+    return snapshot.pack({"fingerprint": fingerprint, "state": np.frombuffer(state, np.uint8)})
+
+
+def run_day(
+    root: Path, instrument: InstrumentDefinition, options: PipelineOptions, day: date, *, carried: bytes | None = None
+) -> DayRun:
+    """Compute one day from the raw files under `root`; nothing is written.
+
+    carried: `DayRun.state` of the day before, None starts cold.
+
+    Raises:
+        NotFound: there is no raw file of the day. CorruptObject, SchemaMismatch: it cannot be read.
+    """
+    gaps = [gap for gap in read_gaps(root, instrument.key, day, day) if gap.data_type is DataType.TRADES]
+    pipeline = Pipeline(instrument, options, day=Day(day_start_us(day)), gaps=gaps)
+    if carried is not None:
+        tree = snapshot.unpack(carried)
+        pipeline.restore(tree["state"].tobytes())
+        pipeline.restore_ids(tree["ids"].tobytes())
+    for rows in _ahead(read_raw_ticks(root, day, DataType.TRADES, instrument.key, columns=COLUMNS)):
+        pipeline.feed(Rows(instrument.key, rows))
+    border = pipeline.border()
+    counters = pipeline.trades()
+    followed = _feed_tail(pipeline, root, instrument, day)
+    pipeline.finish_day(None if followed else _stop(gaps, day))
+    state, ids = pipeline.handover(border)
+    packed = snapshot.pack({"state": np.frombuffer(state, np.uint8), "ids": np.frombuffer(ids, np.uint8)})
+    return DayRun(pipeline.outputs(), packed, counters)
+
+
+def _feed_tail(pipeline: Pipeline, root: Path, instrument: InstrumentDefinition, day: date) -> bool:
+    """Feed the head of the next day's file; False if there is none."""
+    following = day + timedelta(days=1)
+    if not (root / raw_ticks_path(following, DataType.TRADES, instrument.key)).is_file():
+        return False
+    assert pipeline.day is not None
+    until = pipeline.day.end_us + pipeline.day.tail_us
+    for rows in read_raw_ticks(root, following, DataType.TRADES, instrument.key, columns=COLUMNS):
+        stop = int(np.searchsorted(rows["local_timestamp"], until, "left"))
+        pipeline.feed(Rows(instrument.key, rows.slice(0, stop)))
+        if stop < len(rows):
+            break
+    return True
+
+
+def _stop(gaps: Sequence[Gap], day: date) -> int | None:
+    """Where the service stopped for good, if the ledger says that it did not come back this day."""
+    end = day_start_us(day + timedelta(days=1))
+    stops = [gap.from_us for gap in gaps if gap.kind is GapKind.NOT_RUNNING and gap.to_us >= end]
+    return min(stops) if stops else None
+
+
+def _ahead(batches: Iterator[TickBatch]) -> Iterator[TickBatch]:
+    """The same batches, the next one decoded by another thread while the caller folds this one."""
+    with ThreadPoolExecutor(1, "decode") as pool:
+        pending = pool.submit(next, batches, None)
+        while (batch := pending.result()) is not None:
+            pending = pool.submit(next, batches, None)
+            yield batch
+
+
+def plan(
+    root: Path,
+    start: date,
+    end: date,
+    *,
+    instruments: Sequence[str],
+    prepare: Callable[[str], tuple[InstrumentDefinition, PipelineOptions, str]],
+    cold: bool = False,
+) -> list[Work]:
+    """Work for `instruments`, or with none named for every instrument that has raw trades in the days."""
+    days = tuple(days_between(start, end))
+    found = {
+        path.stem
+        for day in days
+        for path in (root / raw_ticks_path(day, DataType.TRADES, "x")).parent.glob("*.parquet")
+    }
+    out: list[Work] = []
+    for key in instruments or sorted(found):
+        instrument, options, fingerprint = prepare(key)
+        out.append(Work(root, instrument, options, days, fingerprint, cold))
+    return out
+
+
+def totals(outcomes: Sequence[DayOutcome]) -> dict[str, Any]:
+    """Sums over outcomes, for the closing line."""
+    return {
+        "days": len(outcomes),
+        "done": sum(outcome.status == "done" for outcome in outcomes),
+        "rows": sum(outcome.rows for outcome in outcomes),
+        "candles": sum(outcome.candles for outcome in outcomes),
+        "changed": sum(outcome.changed for outcome in outcomes),
+    }

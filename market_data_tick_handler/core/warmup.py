@@ -1,0 +1,103 @@
+"""Compiles every kernel before the first tick, so that no candle waits for a compiler.
+
+Numba keeps what it compiled on disk. A marker next to it names the sources and versions it was made from: while they
+are the same, starting costs only the loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numba
+import numpy as np
+
+from market_data_tick_handler.core.events import Rows
+from market_data_tick_handler.core.instruments import parse_instrument_key
+from market_data_tick_handler.core.options import FeatureParameters, PipelineOptions
+from market_data_tick_handler.core.pipeline import Day, Pipeline
+from market_data_tick_handler.core.ticks import ID_HASH, ID_INTEGER, DataType, TickBatch
+from market_data_tick_handler.core.timeframes import DAY_US
+
+_START_US: Final = 1_704_067_200_000_000
+_PACKAGE: Final = Path(__file__).parent
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()}".encode())
+    digest.update(os.environ.get("NUMBA_CPU_NAME", "").encode())
+    digest.update(str(_PACKAGE).encode())
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _marker() -> Path:
+    name = f"warm-{_fingerprint()}.nbi"
+    for folder in (_PACKAGE / "__pycache__", Path(tempfile.gettempdir())):
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            return folder / name
+    return Path(tempfile.gettempdir()) / name
+
+
+def is_warm() -> bool:
+    """True if the kernels of these sources were compiled on this machine before."""
+    return _marker().is_file()
+
+
+def compile_kernels(progress: Callable[[str], None] | None = None) -> None:
+    """Run a few rows through everything, live and batch, which compiles or loads every kernel.
+
+    progress: called with the name of each part before it is compiled.
+    """
+    say = progress or (lambda name: None)
+    instrument = parse_instrument_key("BINANCE:SPOT_PAIR:BTC-USDT")
+    for groups in (("ohlcv",), ("flow",), ("delays",), ("returns", "indicators")):
+        say(", ".join(groups))
+        options = PipelineOptions(groups=groups, parameters=FeatureParameters(vpin_bucket_volume=1.0, vpin_buckets=2))
+        live = Pipeline(instrument, options)
+        live.feed(Rows(instrument.key, _rows(ID_INTEGER)))
+        live.finish(_START_US + 400_000_000)
+        live.outputs()
+    say("history")
+    day = Pipeline(instrument, PipelineOptions(), day=Day(_START_US))
+    day.feed(Rows(instrument.key, _rows(ID_HASH)))
+    day.handover(day.border())
+    day.finish_day(_START_US + DAY_US)
+    restored = Pipeline(instrument, PipelineOptions())
+    restored.feed(Rows(instrument.key, _rows(ID_INTEGER)))
+    state, ids = restored.snapshot(), restored.ids_snapshot()
+    restored.restore(state)
+    restored.restore_ids(ids)
+    for stale in _marker().parent.glob("warm-*.nbi"):
+        stale.unlink(missing_ok=True)
+    _marker().touch()
+
+
+def _rows(kind: int) -> TickBatch:
+    """Half a dozen trades with a late, a duplicate, a late-stamped and an invalid one among them."""
+    seconds = np.array([1.0, 2.0, 2.0, 40.0, 30.0, 75.0, 140.0, 380.0])
+    timestamp = _START_US + (seconds * 1e6).astype(np.int64)
+    columns = {
+        "timestamp": timestamp,
+        "local_timestamp": np.maximum.accumulate(timestamp + 5_000),
+        "id": [1, 2, 2, 5, 4, 3, 9, 10],
+        "id_kind": [kind] * 8,
+        "side": [1, -1, -1, 0, 1, -1, 1, 1],
+        "price": [100.0, 101.0, 101.0, 99.0, 100.0, 98.0, -1.0, 102.0],
+        "amount": [1.0] * 8,
+    }
+    order = np.argsort(columns["local_timestamp"], kind="stable")
+    clamped = TickBatch.build(DataType.TRADES, {name: np.asarray(values)[order] for name, values in columns.items()})
+    clamped["local_timestamp"][4] -= 1
+    return clamped
+
+
+if __name__ == "__main__":
+    compile_kernels(lambda name: print(f"compiling {name}", flush=True))
