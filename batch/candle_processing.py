@@ -28,8 +28,9 @@ from market_data_tick_handler.errors import DataError, MarketDataError, NotFound
 from market_data_tick_handler.storage.candle_files import replace_candles
 from market_data_tick_handler.storage.checkpoints import get_checkpoint, put_checkpoint
 from market_data_tick_handler.storage.gap_ledger import read_gaps
+from market_data_tick_handler.storage.local_files import require
 from market_data_tick_handler.storage.paths import day_start_us, days_between, raw_ticks_path
-from market_data_tick_handler.storage.raw_ticks import read_raw_ticks
+from market_data_tick_handler.storage.raw_ticks import read_raw_ticks, tick_file_rows
 
 # What a candle of this version is made of; a later group that reads another type adds it here by its `inputs`.
 COLUMNS = ("timestamp", "local_timestamp", "id", "side", "price", "amount")
@@ -155,6 +156,7 @@ def run_day(
         tree = snapshot.unpack(carried)
         pipeline.restore(tree["state"].tobytes())
         pipeline.restore_ids(tree["ids"].tobytes())
+    pipeline.expect(tick_file_rows(require(root / raw_ticks_path(day, DataType.TRADES, instrument.key), "raw day file")))
     for rows in _ahead(read_raw_ticks(root, day, DataType.TRADES, instrument.key, columns=COLUMNS)):
         pipeline.feed(Rows(instrument.key, rows))
     border = pipeline.border()

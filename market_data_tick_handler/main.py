@@ -225,6 +225,52 @@ def parity(
     raise typer.Exit(run(first, second, instruments=tuple(instrument or ()), timeframes=tuple(timeframes or ())))
 
 
+@batch_app.command("candle-processing")
+def candle_processing(
+    start_date: Annotated[str, typer.Option("--start-date", metavar="YYYY-MM-DD", help="First day, UTC.")],
+    end_date: Annotated[
+        str | None, typer.Option("--end-date", metavar="YYYY-MM-DD", help="Last day, included; default the first.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="DIR", help="Holds raw_tick_data/; default persist.path.")
+    ] = None,
+    symbol: options.Symbols = None,
+    exchange: options.Exchanges = None,
+    instrument: options.Instruments = None,
+    timeframes: options.Timeframes = None,
+    max_instruments: Annotated[int, typer.Option("--max-instruments", min=0, metavar="N", help="0 = all.")] = 0,
+    max_workers: Annotated[int, typer.Option("--max-workers", min=1, metavar="N", help="Processes at a time.")] = 1,
+    cold: Annotated[bool, typer.Option("--cold", help="Do not start from the state of the day before.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Accepted: this job always computes its days again.")] = False,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    log_level: options.LogLevel = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Candles of whole stored days: raw_tick_data/ in, processed_candles/ out, unchanged candles left alone."""
+    from market_data_tick_handler.commands.batch import BatchOptions, run
+
+    raise typer.Exit(
+        run(
+            BatchOptions(
+                start_date=start_date,
+                end_date=end_date,
+                store=store,
+                symbols=tuple(symbol or ()),
+                exchanges=tuple(exchange or ()),
+                instruments=tuple(instrument or ()),
+                timeframes=tuple(timeframes or ()),
+                max_instruments=max_instruments,
+                max_workers=max_workers,
+                cold=cold,
+                config_file=config,
+                env_file=env_file,
+                log_level="debug" if verbose and log_level is None else log_level,
+            )
+        )
+    )
+
+
 @config_app.command("check")
 def config_check(config: options.Config = None, env_file: options.EnvFile = None) -> None:
     """Validate the settings; exit 2 and say what to change where they are wrong."""

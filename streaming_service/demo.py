@@ -14,11 +14,13 @@ from streaming_service.feeds import Inputs
 from streaming_service.ingest import Feed
 from streaming_service.sink import SinkItem
 from streaming_service.sinks.terminal import TerminalSink
-from streaming_service.sources.simulated import SimulatedSource, demo_faults
+from streaming_service.sources.simulated import Disconnected, Fault, SimulatedSource, demo_faults
 
 INSTRUMENTS: Final = ("BINANCE:SPOT_PAIR:BTC-USDT",)
 # At 200x a 15s candle closes every 75 ms; one in so many is enough to see what they look like.
 SHOWN_15S_EVERY: Final = 20
+# 00:05:05 by a clock that starts at 21:30.
+OUTAGE_AT_S: Final = 9_305.0
 
 
 class DemoTerminal:
@@ -58,6 +60,12 @@ def demo_settings(*, out: Path, seed: int, speed: float, port: int) -> Settings:
     )
 
 
+def _faults() -> tuple[Fault, ...]:
+    """The disconnect comes after midnight: until then 4h and 24h candles show what a late start alone does to them."""
+    kept = (fault for fault in demo_faults() if not isinstance(fault, Disconnected))
+    return (*kept, Disconnected(at_s=OUTAGE_AT_S, for_s=8.0))
+
+
 def demo_service(settings: Settings, terminal: TextIO) -> tuple[Service, DemoTerminal]:
     """The service of the demo, and its terminal. The simulated clock starts when this is called."""
     simulation = settings.simulation
@@ -68,7 +76,7 @@ def demo_service(settings: Settings, terminal: TextIO) -> tuple[Service, DemoTer
         start_us=simulation.start_us,
         seed=simulation.seed,
         trades_per_second=simulation.rate,
-        faults=demo_faults(),
+        faults=_faults(),
     )
     shown = DemoTerminal(TerminalSink(grace_us=settings.candles.grace_us, speed=simulation.speed, stream=terminal))
     service = Service(

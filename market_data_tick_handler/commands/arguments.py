@@ -114,7 +114,7 @@ def _expanded(tokens: list[str]) -> Iterator[str]:
 
 
 def _repeated(option: str, values: Sequence[str]) -> Iterator[str]:
-    parts = values if option in SPACE_ONLY else [part for value in values for part in value.split(",")]
+    parts = values if option in SPACE_ONLY else " ".join(values).replace(",", " ").split()
     kept = [part.strip() for part in parts if part.strip()]
     if not kept:
         yield option  # the parser says what is missing

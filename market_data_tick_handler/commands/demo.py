@@ -17,11 +17,12 @@ from market_data_tick_handler.commands.console import DONE, FAILED, stdout, tabl
 from market_data_tick_handler.errors import ConfigError
 
 if TYPE_CHECKING:
+    from market_data_tick_handler.commands.parity import StoreComparison
     from market_data_tick_handler.config import Settings
     from streaming_service.app import Service
 
 _MARKER = ".tick-handler-demo"
-_TABLES = ("processed_candles", "raw_tick_data", "gap_ledger", "checkpoints", "rebuilt")
+_TABLES = ("processed_candles", "raw_tick_data", "gap_ledger", "checkpoints", "again")
 _COUNTS = ("received", "accepted", "duplicate", "late", "invalid", "refused", "clamped")
 
 
@@ -64,7 +65,7 @@ def run(options: DemoOptions) -> int:
     _summarise(console, service, market_s=took_s * options.speed, took_s=took_s, left_out=terminal.left_out)
     if code:
         return code
-    same = _prove(console, service, settings, options.out)
+    same = _prove(console, settings, options.out)
     _say_what_next(console, options.out)
     return DONE if same else FAILED
 
@@ -110,12 +111,14 @@ def _introduce(console: Console, options: DemoOptions, settings: Settings) -> No
     console.print(
         "  faults         duplicates, late, reordered and broken trades, one disconnect: see what becomes of them"
     )
-    console.print("One line per closed candle (15s candles: one in 20); `r1` is a revision of an earlier line.\n")
+    console.print("One line per closed candle (15s: one in 20), named by its open time; r1 = a late trade revised it.")
+    console.print("🟢 complete  🟡 partial (the service started or stopped in it)  🔴 gapped (feed down)  ⚪ quiet\n")
 
 
 def _summarise(console: Console, service: Service, *, market_s: float, took_s: float, left_out: int) -> None:
-    hours, seconds = divmod(int(market_s), 3600)
-    console.print(f"\n[bold]Summary[/bold]: {hours} h {seconds // 60} min of market in {took_s:.0f} s\n")
+    hours, minutes = divmod(round(market_s / 60), 60)
+    length = f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    console.print(f"\n[bold]Summary[/bold]: {length} of market in {took_s:.0f} s\n")
     rows = [
         (f"{instrument.rpartition(':')[2]} {data_type}", *(getattr(account, name) for name in _COUNTS))
         for (instrument, data_type), account in sorted(service.accounts.items())
@@ -135,9 +138,67 @@ def program() -> str:
     return f"{shlex.quote(sys.executable)} -m market_data_tick_handler"
 
 
-def _prove(console: Console, service: Service, settings: Settings, out: Path) -> bool:
-    return True
+def _prove(console: Console, settings: Settings, out: Path) -> bool:
+    """Compute the stored days again as history, and compare with what was published live, bit for bit."""
+    from market_data_tick_handler.commands.parity import print_differences
+
+    console.print("\nParity   computing the stored ticks again as history ...")
+    found = live_against_batch(settings, out)
+    print_differences(console, found)
+    style, sign = ("green", "==") if found.same else ("red", "!=")
+    console.print(
+        f"[bold {style}]Parity   live {sign} batch: {found.verdict}[/bold {style}], bit for bit, in every column"
+    )
+    return found.same
+
+
+def live_against_batch(settings: Settings, root: Path) -> StoreComparison:
+    """Batch over the rows that a live run with `settings` stored under `root`, against the candles that it stored."""
+    from batch.candle_processing import run_day
+    from market_data_tick_handler.commands.batch import preparation
+    from market_data_tick_handler.commands.parity import StoreComparison
+    from market_data_tick_handler.commands.stored_candles import candle_files, read_columns
+    from market_data_tick_handler.core.parity import compare
+
+    found = StoreComparison()
+    live = candle_files(root)
+    for key in settings.instruments:
+        instrument, chosen, _ = preparation(settings)(key)
+        carried: bytes | None = None
+        for day in sorted({file.day for file in live if file.instrument == key}):
+            run = run_day(root, instrument, chosen, day, carried=carried)
+            carried = run.state
+            history = {batch.timeframe: batch for batch in run.candles}
+            for file in sorted(file for file in live if file.instrument == key and file.day == day):
+                columns = read_columns(root, file)
+                batch = history[file.timeframe]
+                shared = {name: column for name, column in columns.items() if name not in batch.constants}
+                found.take(file, compare(shared, batch.columns))
+                found.files += 1
+    return found
 
 
 def _say_what_next(console: Console, out: Path) -> None:
-    pass
+    from market_data_tick_handler.commands.stored_candles import candle_files
+
+    days = sorted({file.day for file in candle_files(out)})
+    call, where = program(), shlex.quote(str(out))
+    console.print("\n[bold]Files[/bold]")
+    console.print(f"  {out}/processed_candles  candles with features, one Parquet file per day, timeframe, instrument")
+    console.print(f"  {out}/raw_tick_data      every tick as it was taken in")
+    console.print(f"  {out}/gap_ledger         when the feed was down")
+    console.print("\n[bold]What next[/bold]")
+    steps = (
+        (
+            "the same ticks as a recording, through the live path",
+            f"replay --files {where}/raw_tick_data --out {where}/again --print",
+        ),
+        (
+            "the same days as history; nothing changes",
+            f"batch candle-processing --start-date {days[0]} --end-date {days[-1]} --store {where}",
+        ),
+        ("the service itself, in real time, as streaming.yaml says", "stream --duration 120"),
+    )
+    for text, command in steps:
+        console.print(f"  {call} {command}", style="cyan", markup=False, soft_wrap=True)
+        console.print(f"      {text}", style="dim")

@@ -5,31 +5,49 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.console import Console
 
 from market_data_tick_handler.commands.console import DONE, FAILED, stdout, table, utc_text
-from market_data_tick_handler.commands.stored_candles import CandleFile, candle_files, read_batch
+from market_data_tick_handler.commands.stored_candles import CandleFile, candle_files, read_columns
 from market_data_tick_handler.errors import NotFound
 
-_SHOWN_DIFFERENCES = 20
+if TYPE_CHECKING:
+    from market_data_tick_handler.core.parity import ParityReport
+
+_SHOWN_KINDS = 30
+_ONE_SIDED = {"only left": "only in A", "only right": "only in B"}
 
 
 @dataclass(slots=True)
 class StoreComparison:
     """What comparing two stores gave, over the files that both have.
 
-    candles: those of either side; one that only one side has is a difference. kinds: differences by class and column;
-    examples: the first of them.
+    candles: those of either side; one that only one side has is a difference. kinds: differences by class and column,
+    first: the first of each.
     """
 
     candles: int = 0
     equal: int = 0
     files: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
+    first: dict[str, str] = field(default_factory=dict)
     only_in_first: list[CandleFile] = field(default_factory=list)
     only_in_second: list[CandleFile] = field(default_factory=list)
+
+    def take(self, file: CandleFile, report: ParityReport) -> None:
+        """Count the outcome of one file."""
+        self.equal += report.equal
+        self.candles += report.compared
+        for difference in report.differences:
+            kind = _ONE_SIDED.get(str(difference.kind), str(difference.kind))
+            self.candles += kind in _ONE_SIDED.values()
+            name = f"{kind}: {difference.column}" if difference.column else kind
+            self.kinds[name] += 1
+            if name not in self.first:
+                values = f": {difference.left!r} / {difference.right!r}" if difference.column else ""
+                self.first[name] = f"{file.timeframe} {file.instrument} {utc_text(difference.timestamp)}{values}"
 
     @property
     def verdict(self) -> str:
@@ -50,14 +68,7 @@ def run(first: str, second: str, *, instruments: tuple[str, ...] = (), timeframe
     """
     found = compare_stores(Path(first), Path(second), instruments=instruments, timeframes=timeframes)
     console = stdout()
-    if found.kinds:
-        console.print(
-            table("Differences (A against B)", ("kind: column", "values"), found.kinds.most_common(_SHOWN_DIFFERENCES))
-        )
-        console.print()
-        for example in found.examples:
-            console.print(f"  {escape(example)}", soft_wrap=True)
-        console.print()
+    print_differences(console, found)
     for name, missing in ((first, found.only_in_second), (second, found.only_in_first)):
         if missing:
             console.print(
@@ -65,6 +76,16 @@ def run(first: str, second: str, *, instruments: tuple[str, ...] = (), timeframe
             )
     console.print(f"{found.verdict} ({found.files} files)", style="bold green" if found.same else "bold red")
     return DONE if found.same else FAILED
+
+
+def print_differences(console: Console, found: StoreComparison) -> None:
+    """Print what differs by kind, with the first difference of each; nothing where nothing does."""
+    if not found.kinds:
+        return
+    shown = [(name, count, found.first[name]) for name, count in found.kinds.most_common(_SHOWN_KINDS)]
+    console.print(table("Differences", ("kind: column", "number", "first of them: A / B"), shown))
+    left_out = len(found.kinds) - len(shown)
+    console.print(f"... and {left_out} more kinds\n" if left_out else "")
 
 
 def compare_stores(
@@ -97,20 +118,9 @@ def _selected(files: set[CandleFile], instruments: tuple[str, ...], timeframes: 
 
 
 def _compare_file(first: Path, second: Path, file: CandleFile, out: StoreComparison) -> None:
-    from market_data_tick_handler.core.parity import Kind, compare
+    from market_data_tick_handler.core.parity import compare
 
-    report = compare(read_batch(first, file).columns, read_batch(second, file).columns)
-    out.equal += report.equal
-    out.candles += report.compared
-    for difference in report.differences:
-        if difference.kind in (Kind.ONLY_LEFT, Kind.ONLY_RIGHT):
-            out.candles += 1
-        kind = {Kind.ONLY_LEFT: "only in A", Kind.ONLY_RIGHT: "only in B"}.get(difference.kind, str(difference.kind))
-        out.kinds[f"{kind}: {difference.column}" if difference.column else kind] += 1
-        if len(out.examples) < _SHOWN_DIFFERENCES:
-            values = f" {difference.column}: {difference.left!r} / {difference.right!r}" if difference.column else ""
-            where = f"{file.timeframe} {file.instrument} {utc_text(difference.timestamp)}"
-            out.examples.append(f"{where} {kind}{values}")
+    out.take(file, compare(read_columns(first, file), read_columns(second, file)))
 
 
 def _text(file: CandleFile) -> str:

@@ -184,7 +184,9 @@ def _outcomes(options: ReplayOptions, source: Any) -> list[tuple[object, ...]]:
             outcome = "empty"
         else:
             outcome = f"read, unreadable cells: {unreadable:,}" if unreadable else "read"
-        out.append((path.name, rows, outcome))
+        # Our day files of one instrument differ in their directories only.
+        name = f"{path.parent.name}/{path.name}" if path.suffix == ".parquet" else path.name
+        out.append((name, rows, outcome))
     return out
 
 

@@ -156,6 +156,11 @@ class Pipeline:
             self._note(event)
         self._feed_rows(rows)
 
+    def expect(self, rows: int) -> None:
+        """Make room for `rows` trades at once, where a file says how many come."""
+        for state in self._builder.states:
+            state.expect(rows)
+
     def _note(self, event: Gap | Disconnect | Heartbeat) -> None:
         if isinstance(event, Heartbeat):
             self._alive(event.at_us)

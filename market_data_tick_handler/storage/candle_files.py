@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.instruments import InstrumentType
+from market_data_tick_handler.core.parity import Kind, compare
 from market_data_tick_handler.core.schemas import candles_to_arrow
+from market_data_tick_handler.core.ticks import Array
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
 from market_data_tick_handler.errors import CorruptObject, NotFound
-from market_data_tick_handler.storage.local_files import replacing
-from market_data_tick_handler.core.parity import Kind, compare
-from market_data_tick_handler.core.ticks import Array
+from market_data_tick_handler.storage.local_files import local_root, replacing
 from market_data_tick_handler.storage.paths import CANDLES, CHAIN_CANDLES, candles_path, day_of, days_between
 
 # A file is rewritten at most this often while its candles come in one by one.
@@ -32,7 +32,7 @@ class CandleWriter:
     """
 
     def __init__(self, store_root: str | Path, *, rewrite_interval_us: int = REWRITE_INTERVAL_US) -> None:
-        self._root = Path(store_root)
+        self._root = local_root(store_root)
         self._rewrite_interval_us = rewrite_interval_us
         self._pending: dict[Path, list[pa.Table]] = {}
         self._rewritten_us: dict[Path, int] = {}
@@ -113,7 +113,7 @@ def replace_candles(store_root: str | Path, batch: CandleBatch, day: date) -> in
     """
     chain = batch.instrument.instrument_type is InstrumentType.OPTION_CHAIN
     name = CHAIN_CANDLES if chain else CANDLES
-    path = Path(store_root) / candles_path(day, batch.timeframe, batch.instrument.key, table=name)
+    path = local_root(store_root) / candles_path(day, batch.timeframe, batch.instrument.key, table=name)
     batch, changed = _next_revisions(path, batch)
     if changed:
         with replacing(path) as temporary:
@@ -174,7 +174,7 @@ def read_candles(
         NotFound: no day has a file. CorruptObject: one cannot be read.
     """
     days = days_between(start_date, end_date)
-    paths = [Path(store_root) / candles_path(day, timeframe, instrument_key, table=table) for day in days]
+    paths = [local_root(store_root) / candles_path(day, timeframe, instrument_key, table=table) for day in days]
     found = [path for path in paths if path.is_file()]
     if not found:
         raise NotFound(

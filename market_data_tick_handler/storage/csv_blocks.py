@@ -12,7 +12,8 @@ import pyarrow.csv as csv
 
 _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 _NUMBER: Final = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$"
-_INTEGER: Final = r"^-?\d{1,18}$"
+# At most what an int64 holds.
+_INTEGER: Final = r"^-?(?:\d{1,18}|[1-8]\d{18})$"
 
 
 class BlockParser:
@@ -91,7 +92,11 @@ def _squared(block: bytes, width: int) -> tuple[bytes, int]:
 
 
 def wrong_unit(times: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str | None:
-    """Unit of times that are not microseconds but are all of one other unit; None where they look like microseconds."""
+    """Unit of times that are not microseconds but are all of one other unit; None where they look like microseconds.
+
+    A time of 0 is missing and says nothing.
+    """
+    times = times[times != 0]
     if not len(times):
         return None
     low, high = int(times.min()), int(times.max())

@@ -1,7 +1,7 @@
 """CSV lines straight to columns in one pass over the bytes, for blocks in which nothing is unusual.
 
 Two to three times as fast as a general CSV reader, because it knows the columns, compares the symbol with the row
-before instead of reading it, and turns ids into integers without a text between. Anything unexpected (quotes, a text id,
+before instead of reading it, and turns ids straight into integers. Anything unexpected (quotes, a text id,
 text in a number, more than 15 digits, another field count) makes it give the whole block up, and the general reader
 takes it: both give the same bits. A decimal of at most 2**53 over a power of ten up to 10**22 is one correctly rounded
 division. Indices are cast to unsigned, which spares the check for negative ones: a quarter of the time.

@@ -14,7 +14,7 @@ from market_data_tick_handler.core.events import Gap, GapKind
 from market_data_tick_handler.core.schemas import GAP_LEDGER
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import CorruptObject
-from market_data_tick_handler.storage.local_files import replacing
+from market_data_tick_handler.storage.local_files import local_root, replacing
 from market_data_tick_handler.storage.paths import day_of, days_between, gap_ledger_path
 
 _Identity = tuple[str, DataType, int, GapKind]
@@ -26,7 +26,7 @@ def write_gaps(store_root: str | Path, gaps: Iterable[Gap]) -> list[Path]:
 
     A gap with the instrument, data type, start and kind of a stored one replaces it: it has ended or was back-filled.
     """
-    root, added = Path(store_root), list(gaps)
+    root, added = local_root(store_root), list(gaps)
     paths: dict[Path, list[Gap]] = {}
     for gap in added:
         last = day_of(max(gap.from_us, gap.to_us - 1))
@@ -44,7 +44,7 @@ def read_gaps(store_root: str | Path, instrument_key: str, from_date: date, to_d
 
     No ledger means no known gap.
     """
-    root = Path(store_root)
+    root = local_root(store_root)
     files = (root / gap_ledger_path(day, instrument_key) for day in days_between(from_date, to_date))
     return _merge([gap for path in files for gap in _read(path)])
 

@@ -10,6 +10,7 @@ from typing import Final
 from market_data_tick_handler.errors import CorruptObject, NotFound, NotInstalled
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 _READ_BYTES: Final = 256 * 1024
 
 
@@ -97,6 +98,10 @@ def _cut(chunks: Iterator[bytes], block_bytes: int, path: Path) -> Iterator[byte
                 yield data[:end]
             parts = [data[end:]]
             size = len(data) - end
+            if size > _MAX_LINE_BYTES:
+                raise CorruptObject(
+                    f"{path}: expected lines of text, got {size:,} bytes without a line end; is it a CSV file?"
+                )
     except CorruptObject as error:
         broken = error
     data = b"".join(parts)

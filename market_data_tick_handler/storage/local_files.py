@@ -6,8 +6,33 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from market_data_tick_handler.errors import NotFound
+from market_data_tick_handler.errors import NotFound, NotInstalled
+
+
+def local_path(url_or_path: str | Path) -> Path | None:
+    """The directory behind a path or a `file://` URL; None where the store is not on local disk."""
+    if isinstance(url_or_path, Path):
+        return url_or_path
+    parts = urlsplit(url_or_path)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if "://" in url_or_path else Path(url_or_path)
+
+
+def local_root(url_or_path: str | Path) -> Path:
+    """The directory of a store whose day files are read and written in place.
+
+    Raises:
+        NotInstalled: the store is not on local disk.
+    """
+    path = local_path(url_or_path)
+    if path is None:
+        raise NotInstalled(
+            f"day files in {url_or_path!r}: this version reads and writes them on local disk only; give a directory or file://"
+        )
+    return path
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from market_data_tick_handler.errors import ConfigError, NotFound, SourceUnavailable
+from market_data_tick_handler.storage.local_files import local_path
 
 if TYPE_CHECKING:
     import obstore.store
@@ -124,13 +125,3 @@ def open_store(url_or_path: str | Path) -> ObjectStore:
         raise ConfigError(
             f"cannot open the store {text!r}: {error}", hint="check bucket, region and credentials"
         ) from error
-
-
-def local_path(url_or_path: str | Path) -> Path | None:
-    """The directory behind a path or a `file://` URL; None where the store is not on local disk."""
-    if isinstance(url_or_path, Path):
-        return url_or_path
-    parts = urlsplit(url_or_path)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return None if "://" in url_or_path else Path(url_or_path)

@@ -21,7 +21,7 @@ from market_data_tick_handler.core.schemas import tick_schema
 from market_data_tick_handler.core.ticks import LAYOUTS, DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import DAY_US
 from market_data_tick_handler.errors import CorruptObject
-from market_data_tick_handler.storage.local_files import commit, require, temporary_path
+from market_data_tick_handler.storage.local_files import commit, local_root, require, temporary_path
 from market_data_tick_handler.storage.paths import day_of, raw_ticks_path
 from market_data_tick_handler.storage.tick_tables import file_names, needs_id_texts, to_batch, to_table
 
@@ -51,7 +51,7 @@ def read_raw_ticks(
     Raises:
         NotFound: no such day file. CorruptObject, SchemaMismatch: it cannot be read, or lacks columns.
     """
-    path = require(Path(store_root) / raw_ticks_path(day, data_type, instrument_key), f"{data_type} day file")
+    path = require(local_root(store_root) / raw_ticks_path(day, data_type, instrument_key), f"{data_type} day file")
     return read_tick_file(path, data_type, columns=columns, with_ids=with_ids, batch_rows=batch_rows)
 
 
@@ -204,7 +204,7 @@ class RawTickWriter:
         existing: Literal["replace", "append"] = "replace",
         row_group_rows: int = ROW_GROUP_ROWS,
     ) -> None:
-        self._root = Path(store_root)
+        self._root = local_root(store_root)
         self._append = existing == "append"
         self._row_group_rows = row_group_rows
         self._open: dict[Path, _DayFile] = {}

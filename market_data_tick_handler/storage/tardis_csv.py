@@ -106,6 +106,8 @@ def read_tardis_blocks(
     for block in line_blocks(path, block_bytes=block_bytes, read_ahead=read_ahead):
         body = block
         if layout is None:
+            if block.isspace():
+                continue
             head, _, body = block.partition(b"\n")
             layout = _layout(head, data_type, path)
         if not body or body.isspace():

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVarTuple, Unpack
 
+import pyarrow
+
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.errors import CorruptObject, DataError, SinkError, SinkRejected
 from streaming_service.sink import SinkItem
@@ -40,12 +42,18 @@ class ParquetSink:
 
     async def flush(self) -> None:
         if self._writer is not None:
-            await in_thread(self._writer.flush)
+            await in_thread(_flush, self._writer)
 
     async def aclose(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
             await in_thread(writer.close)
+
+
+def _flush(writer: CandleFiles) -> None:
+    writer.flush()
+    # A rewritten day file takes more all day, and nothing of it is needed between two flushes.
+    pyarrow.default_memory_pool().release_unused()
 
 
 async def in_thread(work: Callable[[Unpack[P]], object], *arguments: *P) -> None:

@@ -55,11 +55,13 @@ def open_tick_file(path: Path) -> TickFile:
         return TickFile(path, data_type, parse_instrument_key(key), start_us)
     seen = peek_tardis_csv(path)
     instrument = None
-    if seen.exchange and seen.venue_symbols:
+    if seen.exchange and seen.first_local_us is not None:
         try:
             instrument = instrument_from_venue_symbol(seen.exchange, seen.venue_symbols[0])
         except InstrumentError:
-            # Rows of a symbol nobody knows are counted as they come; an empty file has no instrument to report.
+            if len(seen.venue_symbols) == 1:
+                raise
+            # In a file of many symbols the rows of the unknown ones are counted as they come.
             instrument = None
     if instrument is not None and seen.data_type is DataType.OPTIONS:
         instrument = chain_of(instrument)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -154,7 +156,9 @@ def test_a_speed_that_is_none_is_a_usage_error(two_files: list[Path], tmp_path: 
 
 
 @pytest.mark.parametrize(("venue_symbol", "key"), [("BTCUSDT", BTC), ("ETHUSDT", ETH)])
-def test_minutes_equal_the_klines_of_the_exchange(venue_symbol: str, key: str, samples_dir: Path, tmp_path: Path) -> None:
+def test_minutes_equal_the_klines_of_the_exchange(
+    venue_symbol: str, key: str, samples_dir: Path, tmp_path: Path
+) -> None:
     """The recording starts at 23:54 and stops at 00:05; the ten minutes in between are whole."""
     capture = samples_dir / "binance-spot-btc-eth-2024-08-08_09"
     code, _ = replay(sorted((capture / "tardis").glob(f"binance_trades_*_{venue_symbol}.csv.gz")), tmp_path / "out")
@@ -169,3 +173,44 @@ def test_minutes_equal_the_klines_of_the_exchange(venue_symbol: str, key: str, s
         exact = all(row[name] == float(kline[name]) for name in ("open", "high", "low", "close"))
         equal += exact and row["volume"] == pytest.approx(float(kline["volume"]), rel=1e-9)
     assert (equal, len(whole)) == (10, 10)
+
+
+def test_batch_over_the_stored_ticks_gives_the_same_bits(
+    two_files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay(two_files, tmp_path / "out", "--store-ticks")[0] == 0
+    shutil.copytree(tmp_path / "out", tmp_path / "history", ignore=shutil.ignore_patterns("processed_candles"))
+    job = ["batch", "candle-processing", "--start-date", "2024-01-01", "--store", str(tmp_path / "history")]
+    assert main(job) == 0
+    assert main(["parity", str(tmp_path / "out"), str(tmp_path / "history")]) == 0
+    capsys.readouterr()
+    assert main(["--mode", "candle-processing", *job[2:], "--symbol", "btcusdt"]) == 0
+    assert ", 0 new or changed" in capsys.readouterr().out
+
+
+def test_batch_says_what_became_of_each_day(
+    two_files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replay(two_files[1:], tmp_path / "out", "--store-ticks")
+    job = ["batch", "candle-processing", "--store", str(tmp_path / "out"), "--start-date"]
+    assert main([*job, "2024-01-01", "--end-date", "2024-01-02"]) == 3
+    assert re.search(r"2024-01-02\s+MISSING", capsys.readouterr().out)
+    assert main([*job, "2023-05-05"]) == 1
+    assert "raw_tick_data" in capsys.readouterr().err
+    assert main([*job, "01.02.2024"]) == 2
+    assert main([*job, "2024-01-02", "--end-date", "2024-01-01"]) == 2
+
+
+def test_parity_says_what_differs_and_exits_1(
+    two_files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replay(two_files, tmp_path / "a")
+    rows = [trade(number, price="100.5" if number != 300 else "100.75") for number in range(600)]
+    replay([write_csv(two_files[0], rows), two_files[1]], tmp_path / "b")
+    capsys.readouterr()
+    assert main(["parity", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(rf"value: high\s+\d+\s+15m {BTC} 2024-01-01 00:00:00 UTC: 101.0 / 100.75", shown)
+    assert re.search(r"\d+ of \d+ candles equal", shown)
+    assert main(["parity", str(tmp_path / "a"), str(tmp_path / "b"), "--instrument", ETH]) == 0
+    assert main(["parity", str(tmp_path / "a"), str(tmp_path / "nothing")]) == 1

@@ -21,7 +21,8 @@ from market_data_tick_handler.main import main
 DEADLINE_S = 120
 LINE = re.compile(
     r"^\S+ \d\d:\d\d:\d\d \| BINANCE:SPOT_PAIR:BTC-USDT (15s|1m|5m|15m|1h|4h|24h) \| O=\S+ H=\S+ L=\S+ C=\S+ \| "
-    r"V=\S+ T=\d+ \| \S+ \(\S+%\) \| SMA5=\S+ RSI5=\S+ \| (COMPLETE|PARTIAL|QUIET|GAPPED|REPAIRED)( r\d+)? \| latency .+$"
+    r"V=\S+ T=\d+ \| \S+ \(\S+%\) \| SMA5=\S+ RSI5=\S+ \| (COMPLETE|PARTIAL|QUIET|GAPPED|REPAIRED)( r\d+)? "
+    r"\| latency .+$"
 )
 
 
@@ -59,7 +60,9 @@ def running(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("mode", ["stream", "streaming-candles-serve", "streaming-candles-bigquery"])
 def test_every_live_mode_prints_candles_and_ends_after_its_duration(mode: str, tmp_path: Path) -> None:
     settings = write_settings(tmp_path)
-    with running("--mode", mode, "--config", str(settings), "--duration", "2", "--timeframes", "15S 1m", cwd=tmp_path) as process:
+    with running(
+        "--mode", mode, "--config", str(settings), "--duration", "2", "--timeframes", "15S 1m", cwd=tmp_path
+    ) as process:
         out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, err
     lines = out.splitlines()

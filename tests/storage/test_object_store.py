@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from market_data_tick_handler.errors import ConfigError, NotFound
-from market_data_tick_handler.storage.object_store import ObjectStore, local_path, open_store
+from market_data_tick_handler.errors import ConfigError, NotFound, NotInstalled
+from market_data_tick_handler.storage.local_files import local_path, local_root
+from market_data_tick_handler.storage.object_store import ObjectStore, open_store
 
 KEY = "raw/day-2024-08-08/BINANCE:SPOT_PAIR:BTC-USDT.parquet"
 
@@ -62,3 +63,5 @@ def test_local_path_is_none_for_remote_stores(tmp_path: Path) -> None:
     assert local_path(tmp_path.as_uri()) == tmp_path
     assert local_path("data") == Path("data")
     assert local_path("s3://bucket/x") is None
+    with pytest.raises(NotInstalled, match="local disk only"):
+        local_root("s3://bucket/x")

@@ -224,6 +224,20 @@ def test_a_file_names_its_instrument(tmp_path: Path) -> None:
     assert tick_file_identity(tmp_path / raw_ticks_path(DAY, DataType.TRADES, KEY)) == (KEY, DataType.TRADES)
 
 
+def test_a_day_is_read_in_the_memory_of_a_few_batches(tmp_path: Path) -> None:
+    rows, batch_rows = 400_000, 20_000
+    with RawTickWriter(tmp_path, row_group_rows=batch_rows) as writer:
+        for start in range(0, rows, 10_000):
+            writer.write(KEY, trades(T0 + start + np.arange(10_000), first_id=start + 1))
+    before = pa.total_allocated_bytes()
+    peak = seen = 0
+    for batch in read_raw_ticks(tmp_path, DAY, DataType.TRADES, KEY, batch_rows=batch_rows):
+        seen += len(batch)
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert seen == rows
+    assert peak < 4 * batch_rows * 41
+
+
 def test_many_small_batches_keep_their_order(tmp_path: Path) -> None:
     whole = trades(T0 + np.arange(1_000))
     with RawTickWriter(tmp_path) as writer:

@@ -178,6 +178,15 @@ def test_negative_price_and_a_single_odd_timestamp_pass_through_for_the_pipeline
     assert batch["timestamp"][2] == T0 * 1_000
 
 
+def test_good_cells_have_the_same_bits_in_a_block_with_a_bad_one(tmp_path: Path) -> None:
+    odd = trade_line(50, price="1e-05", amount="0.051240000000000005", timestamp=T0 * 1_000, id="a-1")
+    lines = [trade_line(row) for row in range(50)] + [odd, trade_line(51, id="", side="")]
+    good = read_all(write(tmp_path / "binance_trades_2024-08-08_BTCUSDT.csv", lines))
+    mixed = read_all(write(tmp_path / "binance_trades_2024-08-09_BTCUSDT.csv", [*lines, trade_line(52, price="n/a")]))
+    for name, column in good.columns.items():
+        np.testing.assert_array_equal(mixed[name][:52], column, err_msg=name)
+
+
 @pytest.mark.parametrize(("factor", "unit"), [(1_000, "nanoseconds"), (1 / 1_000, "milliseconds")])
 def test_a_file_in_another_unit_is_out_of_range_and_named(tmp_path: Path, factor: float, unit: str) -> None:
     time = int(T0 * factor)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.ticks import Array, DataType, TickBatch, concat
-from market_data_tick_handler.errors import CorruptObject, NotFound, OutOfRange, SchemaMismatch
+from market_data_tick_handler.errors import CorruptObject, InstrumentError, NotFound, OutOfRange, SchemaMismatch
 from market_data_tick_handler.storage.raw_ticks import RawTickWriter
 from market_data_tick_handler.testing import ManualClock
 from streaming_service.sources.files import FilesSource
@@ -150,6 +150,15 @@ def test_rows_of_symbols_nobody_knows_are_counted(tmp_path: Path) -> None:
     source, lists = run([path])
     assert len(rows_of(lists, BTC)) == 1
     assert source.filtered == {("unknown symbol", DataType.TRADES): 1}
+
+
+def test_a_file_of_one_unknown_symbol_fails_with_the_reason(tmp_path: Path) -> None:
+    path = trades_csv(tmp_path / "binance_trades_2024-08-08_X.csv", [T0], symbol="?!")
+    source, lists = run([path])
+    assert lists == []
+    ((failed, error),) = source.errors
+    assert failed == path
+    assert isinstance(error, InstrumentError)
 
 
 def test_unwanted_instruments_are_counted_as_filtered(tmp_path: Path) -> None:

@@ -8,16 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Rows
+from market_data_tick_handler.core.instruments import parse_instrument_key
+from market_data_tick_handler.core.options import PipelineOptions
+from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
+from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import SchemaMismatch
+from market_data_tick_handler.storage.candle_files import CandleWriter, read_candles
 from market_data_tick_handler.storage.raw_ticks import RawTickWriter, read_raw_ticks
 from market_data_tick_handler.testing import ManualClock, chunks, trades
 from streaming_service.sink import Outlet
+from streaming_service.sinks.parquet import ParquetSink
 from streaming_service.sinks.ticks import RawTickSink
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 DAY = date(2024, 1, 1)
+START_US = 1_704_067_200_000_000
 
 
 class FullDisk:
@@ -68,3 +76,37 @@ async def test_rows_that_the_disk_refuses_are_counted_as_failed(writer: type[Ful
     await outlet.run()
     counters = outlet.counters
     assert (counters.put, counters.written, counters.failed, counters.errors) == (50, 0, 50, 1)
+
+
+def candles(first: int, count: int, *, close: float = 1.0, revision: int = 0) -> CandleBatch:
+    """Minute candles that a pipeline published, with other closes and revisions."""
+    pipeline = Pipeline(parse_instrument_key(BTC), PipelineOptions(timeframes=(Timeframe.M1,)))
+    pipeline.feed(Rows(BTC, trades(np.full(600, 100.0), start_us=START_US)))
+    pipeline.advance(START_US + 700_000_000)
+    (batch,) = pipeline.outputs()
+    some = batch.slice(first, first + count)
+    return some.replace(close=np.full(count, close), revision=np.full(count, revision, dtype=some["revision"].dtype))
+
+
+async def test_candles_are_in_their_day_file_after_a_flush_and_the_highest_revision_stays(tmp_path: Path) -> None:
+    sink = ParquetSink(lambda: CandleWriter(tmp_path))
+    await sink.open()
+    await sink.write(candles(0, 3))
+    await sink.flush()
+    assert closes(tmp_path) == [1.0, 1.0, 1.0]
+    await sink.write(candles(1, 1, close=2.0, revision=1))
+    await sink.write(candles(3, 1, close=3.0))
+    await sink.aclose()
+    assert closes(tmp_path) == [1.0, 2.0, 1.0, 3.0]
+
+
+async def test_a_sink_that_is_not_open_takes_nothing_and_says_so_by_no_file(tmp_path: Path) -> None:
+    sink = ParquetSink(lambda: CandleWriter(tmp_path))
+    await sink.flush()
+    await sink.aclose()
+    assert list(tmp_path.iterdir()) == []
+
+
+def closes(root: Path) -> list[float]:
+    values: list[float] = read_candles(root, BTC, Timeframe.M1, DAY, DAY)["close"].to_pylist()
+    return values

@@ -121,6 +121,12 @@ class TickState:
         self.bins60 = np.zeros(shape.slots60, self.BIN)
         self.bins15["t0"] = self.bins60["t0"] = -1
         self.arena = Arena(self.SERIES) if self.SERIES else None
+        self._sketched: dict[int, tuple[int, list[Sketch]]] = {}
+
+    def expect(self, rows: int) -> None:
+        """Make room for `rows` rows at once, where their number is known beforehand."""
+        if self.arena is not None:
+            self.arena.reserve(rows, self.shape.slots15)
 
     def fold(self, segment: Segment) -> None:
         """Add the rows of one stretch of arrival time to their bins and to the sequence state.
@@ -152,12 +158,30 @@ class TickState:
     def roll(self, parent: Parent, t0: int, count: int) -> None:
         """Fold `count` consecutive 1m bins from `t0` into `parent`."""
         type(self).merge_kernel(parent.bin, self.bins(MINUTE_US, t0, count))
-        if self.arena is not None:
-            children = self.bins(BORDER_US, t0, count * CHILDREN_15S)
-            heads, counts = children["chain_head"].copy(), children["chain_count"].copy()
+        if self.arena is not None and count:
+            minutes = self._minute_sketches(self.arena, t0, count)
             parent.sketches = [
-                self.arena.sketch(row, sketch, heads, counts) for row, sketch in enumerate(parent.sketches)
+                self.arena.join([held, *(minute[row] for minute in minutes)])
+                for row, held in enumerate(parent.sketches)
             ]
+
+    def _minute_sketches(self, arena: Arena, t0: int, count: int) -> list[list[Sketch]]:
+        """Sketches of `count` minutes from `t0`, per minute and series. Every parent of a minute asks for it, so it is
+        kept as long as no value was added."""
+        children = self.bins(BORDER_US, t0, count * CHILDREN_15S)
+        heads = children["chain_head"].reshape(count, CHILDREN_15S)
+        counts = children["chain_count"].reshape(count, CHILDREN_15S)
+        out = []
+        for minute in range(count):
+            key, values = t0 + minute * MINUTE_US, int(counts[minute].sum())
+            held = self._sketched.get(key)
+            if held is None or held[0] != values:
+                held = (values, arena.sketches(heads[minute], counts[minute]))
+                self._sketched[key] = held
+                if len(self._sketched) > self.shape.slots60:
+                    del self._sketched[min(self._sketched)]
+            out.append(held[1])
+        return out
 
     def finish(self, memory: Array, step_us: int, t0: int, bins: Array, out: Array) -> None:
         """Columns of consecutive 15 s or 1 m candles from their bins."""
@@ -186,6 +210,7 @@ class TickState:
     def load(self, state: dict[str, Any]) -> None:
         """Put back what `state` gave; bins find their place in rings of another length by their open time."""
         self.carry = state["carry"].copy()
+        self._sketched.clear()
         for ring, held, step in ((self.bins15, state["bins15"], BORDER_US), (self.bins60, state["bins60"], MINUTE_US)):
             ring[:] = self.empty[0]
             ring["t0"] = -1

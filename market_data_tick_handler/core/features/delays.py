@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
@@ -48,14 +48,13 @@ def _fold(
                 bins60[k60] = empty[0]
                 bins60[k60].t0 = open60
         delay = lt[j] - t
-        _add(bins15, k15, delay)
-        _add(bins60, k60, delay)
+        _add(bins15[k15], delay)
+        _add(bins60[k60], delay)
         push(bins15[k15], pool, links, free, delay, 0)
 
 
 @njit(cache=True, nogil=True)
-def _add(bins: Array, k: int, delay: int) -> None:
-    b = bins[k]
+def _add(b: Any, delay: int) -> None:
     if b.n == 0:
         b.least = delay
         b.most = delay

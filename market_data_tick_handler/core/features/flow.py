@@ -19,12 +19,12 @@ from numba import njit
 from market_data_tick_handler.core.continuity import FOREIGN
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
 from market_data_tick_handler.core.features.flow_bins import BIN, OUT, add_trade, finish, merge
-from market_data_tick_handler.core.features.order_stats import Quantile, Series, push, release
+from market_data_tick_handler.core.features.order_stats import MISSING, Quantile, Series, push, release
 from market_data_tick_handler.core.ticks import Array, DataType
 
 CARRY: Final = record(
     "i8",
-    "trades newest_us e_us border_us grid_us last_sign has_change bucket_count bucket_next",
+    "trades newest_us e_us border_us grid_us e_open15 e_open60 e_slot15 e_slot60 last_sign has_change bucket_count bucket_next",
     "f8",
     "price change grid_price grid_return bucket_fill bucket_buy bucket_sell",
 )
@@ -113,6 +113,10 @@ def _advance(
             bins60[k].time += dt
         start = stop
     c.e_us = max(c.e_us, until_us)
+    c.e_open15 = c.e_us - c.e_us % _15S
+    c.e_open60 = c.e_us - c.e_us % _60S
+    c.e_slot15 = (c.e_open15 // _15S) % bins15.shape[0]
+    c.e_slot60 = (c.e_open60 // _60S) % bins60.shape[0]
 
 
 @njit(cache=True, nogil=True)
@@ -142,7 +146,7 @@ def _close_bucket(c: Any, buckets: Array) -> None:
     c.bucket_sell = 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _fill_buckets(c: Any, buckets: Array, volume: float, q: float, sign: int) -> None:
     # A trade that fills the whole ring several times over leaves nothing but itself in it.
     whole = math.floor(q / volume) - (buckets.shape[0] + 1)
@@ -207,6 +211,7 @@ def _fold(
             # The grid knows no price before the first trade: its first return starts from that trade's own price.
             c.grid_us = c.e_us - c.e_us % _1S + _1S
             c.grid_price = p
+            c.e_open15 = -2
             d = 0.0
             r = 0.0
             dt = np.int64(-1)
@@ -218,24 +223,16 @@ def _fold(
                 open15 = np.int64(-_15S)
             e = max(t, now - grace_us)
             if e > c.e_us:
-                if e >= c.grid_us or e - e % _15S != c.e_us - c.e_us % _15S:
-                    _advance(c, e, bins15, bins60, empty, links, free, floor_us)
-                    open15 = np.int64(-_15S)
-                elif c.e_us >= floor_us:
-                    # Same second, hence the same bins: the common case of a busy market.
-                    k = (c.e_us // _15S) % bins15.shape[0]
-                    held = c.e_us - c.e_us % _15S
-                    if bins15[k].t0 == held and bins60[(c.e_us // _60S) % bins60.shape[0]].t0 == held - held % _60S:
-                        part = e - c.e_us
-                        bins15[k].price_time += c.price * part
-                        bins15[k].time += part
-                        k = (c.e_us // _60S) % bins60.shape[0]
-                        bins60[k].price_time += c.price * part
-                        bins60[k].time += part
-                        c.e_us = e
-                    else:
-                        _advance(c, e, bins15, bins60, empty, links, free, floor_us)
-                        open15 = np.int64(-_15S)
+                k15e = c.e_slot15
+                k60e = c.e_slot60
+                if e < c.grid_us and bins15[k15e].t0 == c.e_open15 and bins60[k60e].t0 == c.e_open60:
+                    # Before the next grid point, hence in the same bins: the common case of a busy market.
+                    part = e - c.e_us
+                    bins15[k15e].price_time += c.price * part
+                    bins15[k15e].time += part
+                    bins60[k60e].price_time += c.price * part
+                    bins60[k60e].time += part
+                    c.e_us = e
                 else:
                     _advance(c, e, bins15, bins60, empty, links, free, floor_us)
             d = p - c.price
@@ -249,12 +246,26 @@ def _fold(
                 k15 = _slot15(bins15, empty, open15, links, free)
                 k60 = _slot60(bins60, empty, t - t % _60S)
             root = math.sqrt(notional)
-            switched = s * c.last_sign
-            paired = c.has_change == 1 and not first
             large = 1 if notional >= large_notional else 0
-            add_trade(bins15[k15], p, q, s, d, r, dt, root, switched, paired, c.change, large, disorder)
-            add_trade(bins60[k60], p, q, s, d, r, dt, root, switched, paired, c.change, large, disorder)
-            push(bins15[k15], pool, links, free, amount_bits[j], dt if not first else np.iinfo(np.int64).min)
+            product = s * c.last_sign
+            pair = product * product
+            follows = 0 if first else 1
+            step = max(dt, 0)
+            up = 1 if d > 0.0 else 0
+            down = 1 if d < 0.0 else 0
+            x = s * q if follows else 0.0
+            y = s * root if follows else 0.0
+            paired = c.has_change * follows
+            change = d * c.change if paired else 0.0
+            add_trade(
+                bins15[k15], p, q, s, root, large, disorder, pair, product, follows, step, up, down, abs(d), r * r,
+                d * x, x * x, r * y, y * y, paired, change,
+            )  # fmt: skip
+            add_trade(
+                bins60[k60], p, q, s, root, large, disorder, pair, product, follows, step, up, down, abs(d), r * r,
+                d * x, x * x, r * y, y * y, paired, change,
+            )  # fmt: skip
+            push(bins15[k15], pool, links, free, amount_bits[j], MISSING if first else dt)
         if s != 0:
             c.last_sign = s
             if bucket_volume > 0.0:

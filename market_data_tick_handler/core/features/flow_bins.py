@@ -37,18 +37,22 @@ HALF_PI: Final = math.pi / 2.0
 
 @njit(cache=True, nogil=True)
 def add_trade(
-    b: Any, p: float, q: float, s: int, d: float, r: float, dt: int, root: float, switched: int, paired: bool,
-    previous_change: float, large: int, disorder: int,
+    b: Any, p: float, q: float, s: int, root: float, large: int, disorder: int, pair: int, product: int,
+    follows: int, dt: int, up: int, down: int, length: float, square: float, kyle_xy: float, kyle_xx: float,
+    hasbrouck_xy: float, hasbrouck_xx: float, change_pair: int, change_product: float,
 ) -> None:  # fmt: skip
-    """Add one trade. dt < 0 marks the very first trade ever, which has no predecessor and enters no pair."""
+    """Add one trade; every term is computed once by the caller, for the 15 s and the 1 m bin.
+
+    pair, product: 1 and s*s' if there is an earlier signed trade, else 0. follows: 0 for the very first trade ever,
+    whose pair terms are all 0. Selects instead of branches: which way a market goes cannot be predicted.
+    """
     if b.n == 0:
         b.size_shift = q
         b.price_shift = p
         b.size_max = q
         b.size_min = q
-    else:
-        b.size_max = max(b.size_max, q)
-        b.size_min = min(b.size_min, q)
+    b.size_max = max(b.size_max, q)
+    b.size_min = min(b.size_min, q)
     b.n += 1
     x = q - b.size_shift
     b.size_s1 += x
@@ -59,44 +63,32 @@ def add_trade(
     b.price_s1 += q * x
     b.price_s2 += q * x * x
     b.large_count += large
-    if large == 1:
-        b.large_volume += q
+    b.large_volume += q if large == 1 else 0.0
     b.out_of_order += disorder
     b.signed_root += s * root
     if s != 0:
-        if s == b.run_sign:
-            b.run += 1
-        else:
-            b.run = 1
-            b.run_sign = s
-        b.run_max = max(b.run_max, b.run)
-        if switched != 0:
-            b.sign_pairs += 1
-            b.sign_sum += switched
-            if switched < 0:
-                b.switches += 1
-    if dt >= 0:
-        b.arrivals += 1
-        b.dt_sum += dt
-        b.dt_low, b.dt_high = wide.add_square(b.dt_low, b.dt_high, dt)
-        b.dt_max = max(b.dt_max, dt)
-        if d > 0.0:
-            b.up += 1
-        elif d < 0.0:
-            b.down += 1
-        else:
-            b.flat += 1
-        b.path += abs(d)
-        b.rv_tick += r * r
-        x = s * q
-        b.kyle_xy += d * x
-        b.kyle_xx += x * x
-        x = s * root
-        b.hasbrouck_xy += r * x
-        b.hasbrouck_xx += x * x
-        if paired:
-            b.change_products += d * previous_change
-            b.change_pairs += 1
+        run = b.run + 1 if s == b.run_sign else 1
+        b.run = run
+        b.run_sign = s
+        b.run_max = max(b.run_max, run)
+        b.sign_pairs += pair
+        b.sign_sum += product
+        b.switches += 1 if product < 0 else 0
+    b.arrivals += follows
+    b.dt_sum += dt
+    b.dt_low, b.dt_high = wide.add_square(b.dt_low, b.dt_high, dt)
+    b.dt_max = max(b.dt_max, dt)
+    b.up += up
+    b.down += down
+    b.flat += follows - up - down
+    b.path += length
+    b.rv_tick += square
+    b.kyle_xy += kyle_xy
+    b.kyle_xx += kyle_xx
+    b.hasbrouck_xy += hasbrouck_xy
+    b.hasbrouck_xx += hasbrouck_xx
+    b.change_products += change_product
+    b.change_pairs += change_pair
 
 
 @njit(cache=True, nogil=True)

@@ -12,6 +12,7 @@ buckets per octave, relative error at most 1/256, integer counts, so that mergin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,7 +50,8 @@ class Series:
     quantiles: tuple[Quantile, ...]
 
 
-@njit(cache=True, nogil=True)
+# Inlined before compiling: a call per row with arrays as arguments would pay for counting references to them.
+@njit(cache=True, nogil=True, inline="always")
 def push(b: Any, pool: Array, links: Array, free: Array, value0: int, value1: int) -> None:
     """Append one row of values to the chain of bin `b`; the pool has room (see `Arena.reserve`)."""
     at = b.chain_count & (CHUNK - 1)
@@ -301,7 +303,8 @@ class Arena:
         """Make room for `rows` more values spread over at most `bins` bins."""
         need = rows // CHUNK + min(rows, bins) + 2
         if self.free[1] < need:
-            self._grow(len(self.links) + max(need, len(self.links) // 2))
+            # Memory that no chunk was taken from stays unmapped, so that doubling costs address space only.
+            self._grow(max(2 * len(self.links), len(self.links) + need))
 
     def exact(self, heads: Array, counts: Array, out: Array) -> None:
         """Fill the quantile columns of `out` (n records) from the chains heads/counts, both (n, chains)."""
@@ -312,15 +315,25 @@ class Arena:
             for column, quantile in enumerate(series.quantiles):
                 out[quantile.column] = values[:, column]
 
-    def sketch(self, row: int, base: Sketch, heads: Array, counts: Array) -> Sketch:
-        """`base` plus the values of series `row` in the chains heads/counts, both (chains,)."""
-        n = _count_sketch(base[0], base[1], self._dense, self._touched, 0)
-        series = self.series[row]
-        n = _count_values(
-            heads, counts, self.links, self.pool[row], series.is_float, self._dense, self._touched, n
-        )
-        keys, totals = _drain(self._dense, self._touched, n)
-        return keys, totals
+    def sketches(self, heads: Array, counts: Array) -> list[Sketch]:
+        """Sketch of each series over the values in the chains heads/counts, both (chains,)."""
+        heads, counts = np.ascontiguousarray(heads), np.ascontiguousarray(counts)
+        out = []
+        for row, series in enumerate(self.series):
+            n = _count_values(
+                heads, counts, self.links, self.pool[row], series.is_float, self._dense, self._touched, 0
+            )
+            out.append(_drain(self._dense, self._touched, n))
+        return out
+
+    def join(self, parts: Sequence[Sketch]) -> Sketch:
+        """One sketch of everything in `parts`."""
+        filled = [part for part in parts if len(part[0])]
+        if len(filled) < 2:
+            return filled[0] if filled else parts[0]
+        keys, counts = np.concatenate([part[0] for part in filled]), np.concatenate([part[1] for part in filled])
+        joined: Sketch = _drain(self._dense, self._touched, _count_sketch(keys, counts, self._dense, self._touched, 0))
+        return joined
 
     def estimate(self, sketches: list[Sketch], out: Array, index: int) -> None:
         """Fill the quantile columns of `out[index]` from the sketches, one per series."""

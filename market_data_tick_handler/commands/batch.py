@@ -1,0 +1,134 @@
+"""`batch candle-processing`: stored days to candles, with the outcome of each instrument and day."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from market_data_tick_handler.commands.console import DONE, FAILED, PARTLY, stderr, stdout, table
+from market_data_tick_handler.errors import ConfigError, DataError, NotFound
+
+if TYPE_CHECKING:
+    from batch.candle_processing import DayOutcome
+    from market_data_tick_handler.config import Settings
+    from market_data_tick_handler.core.instruments import InstrumentDefinition
+    from market_data_tick_handler.core.options import PipelineOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """What the flags said. `store` None: the one of the settings; `max_instruments` 0: all."""
+
+    start_date: str
+    end_date: str | None = None
+    store: Path | None = None
+    symbols: tuple[str, ...] = ()
+    exchanges: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    timeframes: tuple[str, ...] = ()
+    max_instruments: int = 0
+    max_workers: int = 1
+    cold: bool = False
+    config_file: Path | None = None
+    env_file: Path | None = None
+    log_level: str | None = None
+
+
+def run(options: BatchOptions) -> int:
+    """Compute the candles of the days; 0: every day is done, 3: some are, 1: none.
+
+    Raises:
+        ConfigError: settings or dates make no sense. NotFound: the store has no raw trades in the days.
+    """
+    from batch import candle_processing
+    from market_data_tick_handler.commands.kernels import prepare_kernels
+    from market_data_tick_handler.config import load_settings
+    from streaming_service.logging_setup import configure_logging
+
+    overrides = {"candles.timeframes": list(options.timeframes) or None, "logging.level": options.log_level}
+    settings = load_settings(options.config_file, options.env_file, overrides).settings
+    configure_logging(level=settings.logging.level if options.log_level else "error")
+    start, end = _days(options)
+    root = Path(settings.persist.path) if options.store is None else options.store
+    work = candle_processing.plan(
+        root, start, end, instruments=_wanted(options, settings), prepare=preparation(settings), cold=options.cold
+    )
+    work = work[: options.max_instruments or None]
+    if not work:
+        raise NotFound(
+            f"{root}: expected raw_tick_data/ with trades from {start} to {end}, found none; give --store DIR"
+        )
+    prepare_kernels()
+    console, started_s = stderr(), time.monotonic()
+
+    def show(outcome: DayOutcome) -> None:
+        if console.is_terminal:
+            console.print(f"  {outcome.day} {outcome.instrument}: {outcome.status}", style="dim", markup=False)
+
+    outcomes = candle_processing.process(work, workers=options.max_workers, on_outcome=show)
+    _report(outcomes, root, time.monotonic() - started_s)
+    done = sum(outcome.status == "done" for outcome in outcomes)
+    return DONE if done == len(outcomes) else PARTLY if done else FAILED
+
+
+def preparation(settings: Settings) -> Callable[[str], tuple[InstrumentDefinition, PipelineOptions, str]]:
+    """(instrument, options, fingerprint of all that a carried state depends on) of an instrument key."""
+    from market_data_tick_handler.config import config_hash, contract_size, pipeline_options
+    from market_data_tick_handler.core.instruments import parse_instrument_key
+
+    def prepare(key: str) -> tuple[InstrumentDefinition, PipelineOptions, str]:
+        instrument = parse_instrument_key(key)
+        instrument = replace(instrument, contract_size=contract_size(settings, instrument))
+        chosen = pipeline_options(settings, instrument)
+        shape = ",".join([*chosen.timeframes, *chosen.groups])
+        return instrument, chosen, f"{config_hash(settings, instrument)} {shape}"
+
+    return prepare
+
+
+def _days(options: BatchOptions) -> tuple[date, date]:
+    from market_data_tick_handler.storage.paths import parse_day
+
+    try:
+        start = parse_day(options.start_date)
+        end = start if options.end_date is None else parse_day(options.end_date)
+    except DataError as error:
+        raise ConfigError(str(error), key="--start-date, --end-date") from None
+    if end < start:
+        raise ConfigError(f"expected a day from {start} on, came {end}", key="--end-date")
+    return start, end
+
+
+def _wanted(options: BatchOptions, settings: Settings) -> tuple[str, ...]:
+    from market_data_tick_handler.core.instruments import parse_instrument_key, resolve_instrument
+
+    keys = [parse_instrument_key(name).key for name in options.instruments]
+    for exchange in options.exchanges or (settings.default_exchange,):
+        keys += [resolve_instrument(symbol, exchange.lower()).key for symbol in options.symbols]
+    return tuple(dict.fromkeys(keys))
+
+
+def _report(outcomes: list[DayOutcome], root: Path, took_s: float) -> None:
+    from batch.candle_processing import totals
+
+    console = stdout()
+    headings = ("instrument", "day", "outcome", "rows", "accepted", "duplicate", "invalid", "candles", "changed", "how")
+    rows = [
+        (
+            each.instrument, str(each.day), each.status.upper() if each.status != "done" else each.status, each.rows,
+            each.counters.accepted, each.counters.duplicate, each.counters.invalid, each.candles, each.changed,
+            each.detail,
+        )
+        for each in outcomes
+    ]  # fmt: skip
+    console.print(table("Days", headings, rows))
+    total = totals(outcomes)
+    console.print(
+        f"\n{total['done']} of {total['days']} days done: {total['candles']:,} candles, {total['changed']:,} new or "
+        f"changed, {total['rows']:,} rows in {took_s:.1f} s"
+    )
+    console.print(f"candles: {root / 'processed_candles'}", soft_wrap=True)

@@ -1,0 +1,91 @@
+"""`demo` as a newcomer meets it: candles, pages, files, a summary, the proof, and commands that work."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from market_data_tick_handler.commands.demo import clear
+from market_data_tick_handler.errors import ConfigError
+from market_data_tick_handler.main import main
+
+DEADLINE_S = 180
+COMMAND = [sys.executable, "-m", "market_data_tick_handler", "demo", "--port", "0"]
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    return subprocess.Popen(
+        [*COMMAND, "--out", str(out), *more], cwd=out.parent, env=environment, text=True, encoding="utf-8",
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def proof(shown: str) -> tuple[int, int]:
+    found = re.search(r"live == batch: ([\d,]+) of ([\d,]+) candles equal", shown)
+    assert found is not None, shown
+    equal, total = (int(number.replace(",", "")) for number in found.groups())
+    return equal, total
+
+
+def test_the_demo_shows_candles_proves_parity_and_names_commands_that_work(tmp_path: Path) -> None:
+    """The simulated clock starts at 21:30 UTC, so 4h and 24h close after 2.5 simulated hours."""
+    out = tmp_path / "demo"
+    process = start(out, "--duration", "6", "--speed", "2000")
+    shown, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err
+    for timeframe in ("15s", "1m", "5m", "15m", "1h", "4h", "24h"):
+        assert re.search(rf"BTC-USDT {timeframe} \| O=", shown), timeframe
+    assert re.search(r"BTC-USDT 24h \|.*\| (PARTIAL|GAPPED) ", shown)
+    assert "\x1b" not in shown
+    equal, total = proof(shown)
+    assert equal == total > 500
+    trades = next(line.split() for line in shown.splitlines() if line.startswith("BTC-USDT trades"))
+    received, accepted, duplicate, late, invalid = (int(number.replace(",", "")) for number in trades[2:7])
+    assert received == accepted + duplicate + invalid
+    assert min(duplicate, late, invalid) > 0
+    commands = [shlex.split(line) for line in shown.splitlines() if f"--out {out}" in line or f"--store {out}" in line]
+    for command in commands:
+        known = next(index for index, word in enumerate(command) if word in ("replay", "batch"))
+        assert main(command[known:]) == 0
+    assert len(commands) == 2
+
+
+def test_ctrl_c_ends_with_the_summary_and_the_pages_answer_until_then(tmp_path: Path) -> None:
+    with start(tmp_path / "demo", "--duration", "0") as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        urls = next(line for line in lines if "/health" in line).split()[-3:]
+        next(line for line in lines if " | O=" in line)
+        for url in urls:
+            with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+                assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        shown, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err
+    equal, total = proof(shown)
+    assert equal == total > 0
+
+
+def test_an_earlier_demo_gives_way_and_anything_else_stays(tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
+    clear(demo)
+    (demo / "processed_candles").mkdir()
+    (demo / "notes.txt").touch()
+    clear(demo)
+    assert not (demo / "processed_candles").exists()
+    assert (demo / "notes.txt").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "processed_candles").mkdir()
+    with pytest.raises(ConfigError, match="earlier demo"):
+        clear(tmp_path / "mine")
+    assert (tmp_path / "mine" / "processed_candles").exists()
