@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -182,29 +183,32 @@ class Outlet:
                     wait_s = random.uniform(0.0, min(BUSY_CAP_S, BUSY_BASE_S * 2**attempt))
                 await self._clock.sleep(wait_s)
             except SinkError as error:
+                if isinstance(error, SinkRejected):
+                    self._take_back(len(error.rows) - row_count(item))
                 self._count_error("write", error)
                 return False
         self._count_error("write", SinkBusy(f"still busy after {BUSY_ATTEMPTS} attempts"))
         return False
 
     async def _flush(self) -> None:
-        try:
-            async with self._using_sink:
-                await self.sink.flush()
-        except SinkRejected as error:
-            # Rows that `write` had taken and `flush` could not keep.
-            self.counters.written -= len(error.rows)
-            self.counters.failed += len(error.rows)
-            self._count_error("flush", error)
-        except SinkError as error:
-            self._count_error("flush", error)
+        await self._settle("flush", self.sink.flush)
 
     async def _aclose(self) -> None:
+        await self._settle("close", self.sink.aclose)
+
+    async def _settle(self, action: str, step: Callable[[], Awaitable[None]]) -> None:
         try:
             async with self._using_sink:
-                await self.sink.aclose()
+                await step()
         except SinkError as error:
-            self._count_error("close", error)
+            if isinstance(error, SinkRejected):
+                self._take_back(len(error.rows))
+            self._count_error(action, error)
+
+    def _take_back(self, rows: int) -> None:
+        """Rows that earlier writes had gathered and the sink could not keep after all."""
+        self.counters.written -= max(rows, 0)
+        self.counters.failed += max(rows, 0)
 
     def _count_error(self, action: str, error: SinkError) -> None:
         self.counters.errors += 1

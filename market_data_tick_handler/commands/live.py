@@ -64,6 +64,7 @@ def run(options: LiveOptions) -> int:
         ConfigError, NotInstalled, InstrumentError: the settings cannot be carried out.
     """
     from market_data_tick_handler.commands.kernels import prepare_kernels
+    from market_data_tick_handler.commands.output import candle_output
     from market_data_tick_handler.config import load_settings
     from streaming_service.app import Service
     from streaming_service.app import run as run_service
@@ -74,5 +75,5 @@ def run(options: LiveOptions) -> int:
     text = wanted == "text" or (wanted == "auto" and sys.stderr.isatty())
     configure_logging(level=settings.logging.level, style="console" if text else "json")
     prepare_kernels(log.info)
-    service = Service(settings, terminal=sys.stdout)
+    service = Service(settings, terminal=candle_output())
     return run_service(service, duration_s=options.duration_s or None)

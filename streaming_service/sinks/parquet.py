@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVarTuple, Unpack
+from typing import Final, Protocol, TypeVarTuple, Unpack
 
 import pyarrow
 
-from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.candle_batch import CandleBatch, concat_candles
+from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import CorruptObject, DataError, SinkError, SinkRejected
 from streaming_service.sink import SinkItem
 
 P = TypeVarTuple("P")
+
+# Candles come one by one; turning them into Arrow costs the same for one as for many.
+GATHERED_ROWS: Final = 4_096
 
 
 class CandleFiles(Protocol):
@@ -26,28 +30,56 @@ class CandleFiles(Protocol):
 
 
 class ParquetSink:
-    """Hands candles to a writer made by `make_writer` when the sink opens. All file work happens in threads, one at a
-    time; the outlet in front sees to that."""
+    """Gathers candles and hands them to a writer made by `make_writer` when the sink opens.
 
-    def __init__(self, make_writer: Callable[[], CandleFiles]) -> None:
+    All file work happens in threads, one at a time; the outlet in front sees to that.
+    """
+
+    def __init__(self, make_writer: Callable[[], CandleFiles], *, gathered_rows: int = GATHERED_ROWS) -> None:
         self._make_writer = make_writer
+        self._gathered_rows = gathered_rows
         self._writer: CandleFiles | None = None
+        self._gathered: dict[tuple[str, Timeframe], list[CandleBatch]] = {}
+        self._rows = 0
 
     async def open(self) -> None:
         self._writer = await asyncio.to_thread(self._make_writer)
 
     async def write(self, batch: SinkItem) -> None:
-        if self._writer is not None and isinstance(batch, CandleBatch):
-            await in_thread(self._writer.write, batch)
+        if not isinstance(batch, CandleBatch):
+            return
+        self._gathered.setdefault((batch.instrument.key, batch.timeframe), []).append(batch)
+        self._rows += len(batch)
+        if self._rows >= self._gathered_rows:
+            await self._hand_over()
 
     async def flush(self) -> None:
+        await self._hand_over()
         if self._writer is not None:
             await in_thread(_flush, self._writer)
 
     async def aclose(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await in_thread(writer.close)
+        try:
+            await self._hand_over()
+        finally:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                await in_thread(writer.close)
+
+    async def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        rows, self._rows = self._rows, 0
+        if not gathered or self._writer is None:
+            return
+        try:
+            await in_thread(_write_all, self._writer, list(gathered.values()))
+        except SinkError as error:
+            raise SinkRejected(str(error), rows=range(rows)) from error
+
+
+def _write_all(writer: CandleFiles, series: list[list[CandleBatch]]) -> None:
+    for batches in series:
+        writer.write(concat_candles(batches))
 
 
 def _flush(writer: CandleFiles) -> None:

@@ -56,10 +56,12 @@ class RawTickSink:
             raise SinkRejected(str(error), rows=range(rows)) from error
 
     async def aclose(self) -> None:
-        await self.flush()
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await in_thread(writer.close)
+        try:
+            await self.flush()
+        finally:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                await in_thread(writer.close)
 
 
 def _write_all(writer: TickFiles, gathered: dict[tuple[str, DataType], list[TickBatch]]) -> None:

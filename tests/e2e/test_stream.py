@@ -123,3 +123,17 @@ def test_a_symbol_that_could_be_several_instruments_is_a_usage_error(
     settings = write_settings(tmp_path)
     assert main(["stream", "--config", str(settings), "--symbol", "NOSUCH", "--duration", "1"]) == 2
     assert "NOSUCH" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_ends_the_service_in_order(tmp_path: Path) -> None:
+    """`tick-handler stream | head -1`"""
+    settings = write_settings(tmp_path)
+    with running("stream", "--config", str(settings), cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(DEADLINE_S) == 0
+    assert "Traceback" not in err
+    assert "service stopped" in err

@@ -55,7 +55,7 @@ def assert_same(left: dict[str, CandleBatch], right: dict[str, CandleBatch]) -> 
         assert report.compared > 0
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_live_equals_replay_equals_batch(seed: int) -> None:
     rng = np.random.default_rng(seed)

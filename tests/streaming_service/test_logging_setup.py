@@ -44,8 +44,8 @@ def test_an_exception_stays_on_the_line_in_json() -> None:
 
 
 def test_the_console_form_quotes_what_has_spaces() -> None:
-    line = logged("console", "sink failed", sink="parquet", error="no space left")
-    assert line.rstrip().endswith('error sink failed sink=parquet error="no space left"')
+    line = logged("console", "sink failed", sink="parquet", reason="no space left")
+    assert line.rstrip().endswith('error sink failed sink=parquet reason="no space left"')
 
 
 def test_records_below_the_level_are_not_written() -> None:

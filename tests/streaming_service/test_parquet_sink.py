@@ -69,9 +69,11 @@ async def test_a_second_run_of_the_day_adds_to_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("writer", [FullDisk, Refusing])
-async def test_rows_that_the_disk_refuses_are_counted_as_failed(writer: type[FullDisk]) -> None:
-    outlet = Outlet("ticks", RawTickSink(writer), clock=ManualClock())
-    await outlet.put(Rows(BTC, ticks()))
+@pytest.mark.parametrize("gathered_rows", [50, 1_000])
+async def test_rows_that_the_disk_refuses_are_counted_as_failed(writer: type[FullDisk], gathered_rows: int) -> None:
+    outlet = Outlet("ticks", RawTickSink(writer, gathered_rows=gathered_rows), clock=ManualClock())
+    for part in chunks(ticks(), [10, 40]):
+        await outlet.put(Rows(BTC, part))
     outlet.close()
     await outlet.run()
     counters = outlet.counters
@@ -104,7 +106,11 @@ async def test_a_sink_that_is_not_open_takes_nothing_and_says_so_by_no_file(tmp_
     sink = ParquetSink(lambda: CandleWriter(tmp_path))
     await sink.flush()
     await sink.aclose()
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
+
+
+def files(root: Path) -> list[Path]:
+    return list(root.iterdir())
 
 
 def closes(root: Path) -> list[float]:

@@ -177,11 +177,14 @@ class TickState:
             held = self._sketched.get(key)
             if held is None or held[0] != values:
                 held = (values, arena.sketches(heads[minute], counts[minute]))
-                self._sketched[key] = held
-                if len(self._sketched) > self.shape.slots60:
-                    del self._sketched[min(self._sketched)]
+                self._keep_sketches(key, *held)
             out.append(held[1])
         return out
+
+    def _keep_sketches(self, minute_us: int, values: int, sketches: list[Sketch]) -> None:
+        self._sketched[minute_us] = (values, sketches)
+        if len(self._sketched) > self.shape.slots60:
+            del self._sketched[min(self._sketched)]
 
     def finish(self, memory: Array, step_us: int, t0: int, bins: Array, out: Array) -> None:
         """Columns of consecutive 15 s or 1 m candles from their bins."""
@@ -190,8 +193,10 @@ class TickState:
             chains = step_us // BORDER_US
             children = self.bins(BORDER_US, t0, len(bins) * chains)
             shape = (len(bins), chains)
-            heads = children["chain_head"].copy().reshape(shape)
-            self.arena.exact(heads, children["chain_count"].copy().reshape(shape), out)
+            heads, counts = children["chain_head"].copy().reshape(shape), children["chain_count"].copy().reshape(shape)
+            sketches = self.arena.exact(heads, counts, out, sketched=step_us == MINUTE_US)
+            for minute, own in enumerate(sketches):
+                self._keep_sketches(t0 + minute * MINUTE_US, int(counts[minute].sum()), own)
 
     def finish_parents(self, memory: Array, step_us: int, parents: Sequence[Parent], out: Array) -> None:
         """Columns of consecutive candles above 1m from their accumulators."""

@@ -10,7 +10,7 @@ from numba import njit
 from market_data_tick_handler.core.continuity import ACCEPTED
 from market_data_tick_handler.core.features import wide
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
-from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS, Quantile, Series, push, release
+from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS, CHUNK, Quantile, Series, add_chunk, release
 from market_data_tick_handler.core.ticks import Array, DataType
 
 BIN: Final = record("i8", f"t0 n {CHAIN_FIELDS} total low high least most negative")
@@ -50,7 +50,12 @@ def _fold(
         delay = lt[j] - t
         _add(bins15[k15], delay)
         _add(bins60[k60], delay)
-        push(bins15[k15], pool, links, free, delay, 0)
+        b = bins15[k15]
+        at = b.chain_count & (CHUNK - 1)
+        if at == 0:
+            add_chunk(b, links, free)
+        pool[0, b.chain_tail * CHUNK + at] = delay
+        b.chain_count += 1
 
 
 @njit(cache=True, nogil=True)

@@ -19,7 +19,7 @@ from numba import njit
 from market_data_tick_handler.core.continuity import FOREIGN
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
 from market_data_tick_handler.core.features.flow_bins import BIN, OUT, add_trade, finish, merge
-from market_data_tick_handler.core.features.order_stats import MISSING, Quantile, Series, push, release
+from market_data_tick_handler.core.features.order_stats import CHUNK, MISSING, Quantile, Series, add_chunk, release
 from market_data_tick_handler.core.ticks import Array, DataType
 
 CARRY: Final = record(
@@ -146,7 +146,7 @@ def _close_bucket(c: Any, buckets: Array) -> None:
     c.bucket_sell = 0.0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _fill_buckets(c: Any, buckets: Array, volume: float, q: float, sign: int) -> None:
     # A trade that fills the whole ring several times over leaves nothing but itself in it.
     whole = math.floor(q / volume) - (buckets.shape[0] + 1)
@@ -265,11 +265,23 @@ def _fold(
                 bins60[k60], p, q, s, root, large, disorder, pair, product, follows, step, up, down, abs(d), r * r,
                 d * x, x * x, r * y, y * y, paired, change,
             )  # fmt: skip
-            push(bins15[k15], pool, links, free, amount_bits[j], MISSING if first else dt)
+            b = bins15[k15]
+            at = b.chain_count & (CHUNK - 1)
+            if at == 0:
+                add_chunk(b, links, free)
+            at += b.chain_tail * CHUNK
+            pool[0, at] = amount_bits[j]
+            pool[1, at] = MISSING if first else dt
+            b.chain_count += 1
         if s != 0:
             c.last_sign = s
             if bucket_volume > 0.0:
-                _fill_buckets(c, buckets, bucket_volume, q, s)
+                if c.bucket_fill + q < bucket_volume * 0.999:
+                    c.bucket_buy += q if s > 0 else 0.0
+                    c.bucket_sell += q if s < 0 else 0.0
+                    c.bucket_fill += q
+                else:
+                    _fill_buckets(c, buckets, bucket_volume, q, s)
         if not first:
             c.change = d
             c.has_change = 1

@@ -1,6 +1,7 @@
 """Exact medians and percentiles of a candle's values, and the mergeable sketch that replaces them above 1m.
 
-Theory of operation (features.md section 6). The values of an open 15s bin lie in a chain of fixed-size chunks taken
+Theory of operation (features.md section 6). An exact statistic is found through the same histogram that makes the
+sketch: it names the bucket that holds the rank, and only that bucket's members are ordered. The values of an open 15s bin lie in a chain of fixed-size chunks taken
 from one pool per group, so that a live ring and the 5,760 bins of a day use memory by the value, not by the bin. The
 bin's record holds head, tail and length of its chain. A 1m statistic reads the four chains of its children: an order
 statistic does not care how the values were grouped. Values are int64: microseconds, or the bits of a positive float,
@@ -28,6 +29,7 @@ _SHIFT: Final = 45
 _HALF: Final = 1 << 44
 _OFFSET: Final = 1 << 18
 BUCKETS: Final = 1 << 19
+_BELOW_ONE: Final = (1023 << 7) - 1  # the bucket before that of 1.0
 MISSING: Final = np.iinfo(np.int64).min
 
 
@@ -50,26 +52,23 @@ class Series:
     quantiles: tuple[Quantile, ...]
 
 
-# Inlined before compiling: a call per row with arrays as arguments would pay for counting references to them.
-@njit(cache=True, nogil=True, inline="always")
-def push(b: Any, pool: Array, links: Array, free: Array, value0: int, value1: int) -> None:
-    """Append one row of values to the chain of bin `b`; the pool has room (see `Arena.reserve`)."""
-    at = b.chain_count & (CHUNK - 1)
-    if at == 0:
-        chunk = free[0]
-        free[0] = links[chunk]
-        free[1] -= 1
-        links[chunk] = -1
-        if b.chain_count == 0:
-            b.chain_head = chunk
-        else:
-            links[b.chain_tail] = chunk
-        b.chain_tail = chunk
-    at += b.chain_tail * CHUNK
-    pool[0, at] = value0
-    if pool.shape[0] > 1:
-        pool[1, at] = value1
-    b.chain_count += 1
+@njit(cache=True, nogil=True)
+def add_chunk(b: Any, links: Array, free: Array) -> None:
+    """Append an empty chunk to the chain of bin `b`; the pool has room (see `Arena.reserve`).
+
+    A kernel writes a row's values itself, at `chain_tail * CHUNK + (chain_count & (CHUNK - 1))` of each series, and
+    calls this only when that is the first place of a chunk: a call with arrays as arguments counts references to
+    them, which costs more than all the rest of a row.
+    """
+    chunk = free[0]
+    free[0] = links[chunk]
+    free[1] -= 1
+    links[chunk] = -1
+    if b.chain_count == 0:
+        b.chain_head = chunk
+    else:
+        links[b.chain_tail] = chunk
+    b.chain_tail = chunk
 
 
 @njit(cache=True, nogil=True)
@@ -104,23 +103,18 @@ def _gather(heads: Array, counts: Array, links: Array, values: Array, out: Array
 def _refill(bins: Array, pool: Array, links: Array, free: Array, values: Array) -> None:
     """Put saved values back into the chains of `bins`, whose counts are right and whose chunks are not theirs yet."""
     n = 0
-    last = values.shape[0] - 1
     for k in range(bins.shape[0]):
         count = bins[k].chain_count
         bins[k].chain_count = 0
         for _ in range(count):
-            push(bins[k], pool, links, free, values[0, n], values[last, n])
+            b = bins[k]
+            at = b.chain_count & (CHUNK - 1)
+            if at == 0:
+                add_chunk(b, links, free)
+            for row in range(values.shape[0]):
+                pool[row, b.chain_tail * CHUNK + at] = values[row, n]
+            b.chain_count += 1
             n += 1
-
-
-@njit(cache=True, nogil=True)
-def _drop_missing(values: Array, n: int) -> int:
-    m = 0
-    for i in range(n):
-        if values[i] != MISSING:
-            values[m] = values[i]
-            m += 1
-    return m
 
 
 @njit(cache=True, nogil=True)
@@ -160,42 +154,109 @@ def _number(bits: int, is_float: bool) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _exact(
-    heads: Array, counts: Array, links: Array, values: Array, is_float: bool, divisor: float, percents: Array, out: Array
-) -> None:
-    """out[i, c] = statistic c of candle i; percents[c] < 0 means the median."""
-    for i in range(heads.shape[0]):
-        total = 0
-        for k in range(heads.shape[1]):
-            total += counts[i, k]
-        x = np.empty(max(total, 1), np.int64)
-        n = _drop_missing(x, _gather(heads[i], counts[i], links, values, x))
-        for c in range(percents.shape[0]):
-            if n == 0:
-                out[i, c] = np.nan
-            elif percents[c] < 0:
-                upper = select(x, 0, n - 1, n // 2)
-                result = _number(upper, is_float)
-                if n % 2 == 0:
-                    # Everything left of rank n/2 is not greater; its largest is the lower middle.
-                    lower = x[0]
-                    for j in range(1, n // 2):
-                        lower = max(lower, x[j])
-                    result = (_number(lower, is_float) + result) / 2.0
-                out[i, c] = result / divisor
-            else:
-                rank = (percents[c] * n + 99) // 100
-                out[i, c] = _number(select(x, 0, n - 1, rank - 1), is_float) / divisor
+def _bucket(bits: int, is_float: bool) -> int:
+    """Index of the value's bucket in order of value. A float's int64 is its own bits and positive. Between an integer
+    0 and 1 lie no values, so that their buckets are neighbours here: histograms are walked from end to end."""
+    if is_float:
+        return (bits >> _SHIFT) + _OFFSET
+    if bits > 0:
+        return (np.float64(bits).view(np.int64) >> _SHIFT) - _BELOW_ONE + _OFFSET
+    if bits < 0:
+        return _OFFSET + _BELOW_ONE - (np.float64(-bits).view(np.int64) >> _SHIFT)
+    return _OFFSET
 
 
 @njit(cache=True, nogil=True)
-def _bucket(bits: int, is_float: bool) -> int:
-    """Index of the value's bucket in order of value; a float's int64 is its own bits and positive."""
-    if is_float:
-        return (bits >> _SHIFT) + _OFFSET
-    if bits >= 0:
-        return (np.float64(bits).view(np.int64) >> _SHIFT) + _OFFSET
-    return _OFFSET - (np.float64(-bits).view(np.int64) >> _SHIFT)
+def _collect(
+    heads: Array, counts: Array, links: Array, values: Array, is_float: bool, x: Array, buckets: Array
+) -> tuple[int, int, int]:
+    """Copy the values of the chains and their buckets; return (how many, lowest bucket, highest bucket)."""
+    n = 0
+    low = BUCKETS
+    high = -1
+    for k in range(heads.shape[0]):
+        left = counts[k]
+        chunk = heads[k]
+        while left > 0:
+            m = min(left, CHUNK)
+            base = chunk * CHUNK
+            for i in range(m):
+                v = values[base + i]
+                if v != MISSING:
+                    b = _bucket(v, is_float)
+                    x[n] = v
+                    buckets[n] = b
+                    low = min(low, b)
+                    high = max(high, b)
+                    n += 1
+            left -= m
+            chunk = links[chunk]
+    return n, low, high
+
+
+@njit(cache=True, nogil=True)
+def _ranked(
+    x: Array, buckets: Array, n: int, low: int, dense: Array, rank: int, members: Array
+) -> int:
+    """Value of rank `rank` (0-based): find its bucket in the histogram, then its place among the bucket's members."""
+    b = low
+    before = 0
+    while before + dense[b] <= rank:
+        before += dense[b]
+        b += 1
+    m = 0
+    for j in range(n):
+        members[m] = x[j]
+        m += 1 if buckets[j] == b else 0
+    return select(members, 0, m - 1, rank - before)
+
+
+@njit(cache=True, nogil=True)
+def _statistic(
+    x: Array, buckets: Array, n: int, low: int, dense: Array, percent: int, is_float: bool, members: Array
+) -> float:
+    if n == 0:
+        return np.nan
+    if percent >= 0:
+        return _number(_ranked(x, buckets, n, low, dense, (percent * n + 99) // 100 - 1, members), is_float)
+    upper = _ranked(x, buckets, n, low, dense, n // 2, members)
+    if n % 2 == 1:
+        return _number(upper, is_float)
+    lower = _ranked(x, buckets, n, low, dense, n // 2 - 1, members)
+    return (_number(lower, is_float) + _number(upper, is_float)) / 2.0
+
+
+@njit(cache=True, nogil=True)
+def _exact(
+    heads: Array, counts: Array, links: Array, values: Array, is_float: bool, divisor: float, percents: Array,
+    dense: Array, out: Array, keys: Array, totals: Array, ends: Array,
+) -> None:  # fmt: skip
+    """out[i, c] = statistic c of candle i; percents[c] < 0 means the median.
+
+    keys, totals, ends: where there is room, the sketches of the candles, end to end; `ends[i]` is where candle i's ends.
+    """
+    largest = 1
+    for i in range(heads.shape[0]):
+        largest = max(largest, counts[i].sum())
+    x = np.empty(largest, np.int64)
+    buckets = np.empty(largest, np.int64)
+    members = np.empty(largest + 1, np.int64)
+    kept = 0
+    for i in range(heads.shape[0]):
+        n, low, high = _collect(heads[i], counts[i], links, values, is_float, x, buckets)
+        for j in range(n):
+            dense[buckets[j]] += 1
+        for c in range(percents.shape[0]):
+            out[i, c] = _statistic(x, buckets, n, low, dense, percents[c], is_float, members) / divisor
+        if ends.shape[0] > 0:
+            for b in range(low, high + 1):
+                if dense[b] > 0:
+                    keys[kept] = b
+                    totals[kept] = dense[b]
+                    kept += 1
+            ends[i] = kept
+        if n > 0:
+            dense[low : high + 1] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -259,7 +320,8 @@ def _sketch_rank(keys: Array, counts: Array, percent: int, is_float: bool) -> fl
             b = keys[j] - _OFFSET
             if b == 0:
                 return 0.0
-            magnitude = np.int64((abs(b) << _SHIFT) | _HALF).view(np.float64)
+            bucket = abs(b) if is_float else abs(b) + _BELOW_ONE
+            magnitude = np.int64((bucket << _SHIFT) | _HALF).view(np.float64)
             return magnitude if b > 0 else -magnitude
     return np.nan
 
@@ -306,14 +368,28 @@ class Arena:
             # Memory that no chunk was taken from stays unmapped, so that doubling costs address space only.
             self._grow(max(2 * len(self.links), len(self.links) + need))
 
-    def exact(self, heads: Array, counts: Array, out: Array) -> None:
-        """Fill the quantile columns of `out` (n records) from the chains heads/counts, both (n, chains)."""
+    def exact(self, heads: Array, counts: Array, out: Array, *, sketched: bool = False) -> list[list[Sketch]]:
+        """Fill the quantile columns of `out` (n records) from the chains heads/counts, both (n, chains).
+
+        sketched: also return the sketches of each candle, one per series, which the histograms give for nothing.
+        """
+        room = int(counts.sum()) if sketched else 0
+        sketches: list[list[Sketch]] = [[] for _ in range(len(heads) if sketched else 0)]
         for row, series in enumerate(self.series):
             percents = np.array([-1 if q.percent is None else q.percent for q in series.quantiles], np.int64)
             values = np.empty((len(heads), len(percents)))
-            _exact(heads, counts, self.links, self.pool[row], series.is_float, series.divisor, percents, values)
+            keys, totals, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(len(sketches), np.int64)
+            _exact(
+                heads, counts, self.links, self.pool[row], series.is_float, series.divisor, percents, self._dense,
+                values, keys, totals, ends,
+            )  # fmt: skip
             for column, quantile in enumerate(series.quantiles):
                 out[quantile.column] = values[:, column]
+            start = 0
+            for own, end in zip(sketches, ends.tolist(), strict=True):
+                own.append((keys[start:end].copy(), totals[start:end].copy()))
+                start = end
+        return sketches
 
     def sketches(self, heads: Array, counts: Array) -> list[Sketch]:
         """Sketch of each series over the values in the chains heads/counts, both (chains,)."""
