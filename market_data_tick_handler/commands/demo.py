@@ -149,9 +149,7 @@ def _prove(console: Console, settings: Settings, out: Path) -> bool:
     found = live_against_batch(settings, out)
     print_differences(console, found)
     style, sign = ("green", "==") if found.same else ("red", "!=")
-    console.print(
-        f"[bold {style}]Parity   live {sign} batch: {found.verdict}[/bold {style}], bit for bit"
-    )
+    console.print(f"[bold {style}]Parity   live {sign} batch: {found.verdict}[/bold {style}], bit for bit")
     return found.same
 
 

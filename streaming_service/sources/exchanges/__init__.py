@@ -1,0 +1,1 @@
+"""What exchanges send over their own sockets, as tick columns."""
