@@ -156,7 +156,9 @@ def run_day(
         tree = snapshot.unpack(carried)
         pipeline.restore(tree["state"].tobytes())
         pipeline.restore_ids(tree["ids"].tobytes())
-    pipeline.expect(tick_file_rows(require(root / raw_ticks_path(day, DataType.TRADES, instrument.key), "raw day file")))
+    pipeline.expect(
+        tick_file_rows(require(root / raw_ticks_path(day, DataType.TRADES, instrument.key), "raw day file"))
+    )
     for rows in _ahead(read_raw_ticks(root, day, DataType.TRADES, instrument.key, columns=COLUMNS)):
         pipeline.feed(Rows(instrument.key, rows))
     border = pipeline.border()

@@ -114,7 +114,14 @@ class CandleBuilder:
         return candles
 
     def _identify(
-        self, rows: Array, opens: Array, timeframe: Timeframe, traded: Array, bars: Array, gaps: Sequence[Gap], span: Span
+        self,
+        rows: Array,
+        opens: Array,
+        timeframe: Timeframe,
+        traded: Array,
+        bars: Array,
+        gaps: Sequence[Gap],
+        span: Span,
     ) -> None:
         step = timeframe.us
         if timeframe.from_ticks:
@@ -177,7 +184,10 @@ class CandleBuilder:
             state.load(tree["groups"][name])
         self._sealed_us = tree["sealed_us"]
         self._sealed = {
-            Timeframe(name): (t0, [Parent(held, [(keys, counts) for keys, counts in sketches]) for held, sketches in parents])
+            Timeframe(name): (
+                t0,
+                [Parent(held, [(keys, counts) for keys, counts in sketches]) for held, sketches in parents],
+            )
             for name, (t0, parents) in tree["sealed"].items()
         }
 

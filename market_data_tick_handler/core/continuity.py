@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from market_data_tick_handler.core.ticks import ID_HASH, ID_INTEGER, ID_NONE, Array, TickBatch
+from market_data_tick_handler.core.ticks import ID_HASH, ID_INTEGER, Array, TickBatch
 from market_data_tick_handler.core.timeframes import DAY_US
 
 # Codes up to FOREIGN advance sequence state; only ACCEPTED enters a candle's sums.
@@ -149,7 +149,7 @@ def _mix(value: int) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _probe(table: Array, key: np.uint64) -> int:
+def _probe(table: Array, key: np.uint64) -> Any:
     """Slot that holds `key`, or the free slot where it belongs as -1 - slot."""
     mask = np.uint64(table.shape[0] - 1)
     slot = key & mask
@@ -184,9 +184,7 @@ def _seen_hash(st: Any, table: Array, previous: Array, log: Array, value: int) -
 
 
 @njit(cache=True, nogil=True)
-def _seen_scattered(
-    st: Any, lows: Array, highs: Array, table: Array, previous: Array, log: Array, value: int
-) -> bool:
+def _seen_scattered(st: Any, lows: Array, highs: Array, table: Array, previous: Array, log: Array, value: int) -> bool:
     """True if the integer was seen before; the caller has handled an id right after the newest one."""
     n = st.intervals
     at = _find_interval(lows, n, value)
@@ -302,7 +300,7 @@ class Judged:
 
 
 class SeenIds:
-    """The ids of the current and the previous UTC day of arrival. Memory: 16 bytes per run of integers, else <= 32 per id."""
+    """The ids of the current and the previous UTC day of arrival; 16 bytes per run of integers, else at most 40 an id."""
 
     __slots__ = ("day", "highs", "log", "lows", "previous", "table")
 
@@ -364,8 +362,9 @@ class SeenIds:
     def load(self, state: Array, content: dict[str, Any]) -> None:
         """Put back what `export` gave."""
         self.day = int(content["day"])
-        self.lows, self.highs = _grown(content["lows"], len(content["lows"]) + 64), _grown(
-            content["highs"], len(content["highs"]) + 64
+        self.lows, self.highs = (
+            _grown(content["lows"], len(content["lows"]) + 64),
+            _grown(content["highs"], len(content["highs"]) + 64),
         )
         self.log = _grown(content["log"], len(content["log"]) + 64)
         self.table = _table_of(content["log"])

@@ -342,7 +342,7 @@ class Pipeline:
             self._publish_closed(self._watermark.border_us)
         pending, self._pending = self._pending, {}
         return [
-            self._batch(timeframe, np.concatenate(pending[timeframe]), published_us)
+            self._batch(timeframe, _joined(pending[timeframe]), published_us)
             for timeframe in self._series
             if pending.get(timeframe)
         ]
@@ -452,6 +452,16 @@ class Pipeline:
         for name, content in snapshot.unpack(data).items():
             stream = self._continuity[DataType(name)]
             stream.ids.load(stream.state, content)
+
+
+def _joined(rows: list[Array]) -> Array:
+    """One array of records. np.concatenate would compare the layouts of all of them field by field."""
+    out = np.empty(sum(map(len, rows)), rows[0].dtype)
+    at = 0
+    for part in rows:
+        out[at : at + len(part)] = part
+        at += len(part)
+    return out
 
 
 def sorted_(timeframes: Sequence[Timeframe]) -> list[Timeframe]:

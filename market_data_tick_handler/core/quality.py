@@ -46,7 +46,9 @@ def _overlap_us(opens: Array, step_us: int, gaps: Sequence[Gap]) -> Array:
     return out
 
 
-def judge(opens: Array, step_us: int, gaps: Sequence[Gap], traded: Array, span: Span | None = None) -> tuple[Array, Array]:
+def judge(
+    opens: Array, step_us: int, gaps: Sequence[Gap], traded: Array, span: Span | None = None
+) -> tuple[Array, Array]:
     """(quality code, gap_ms) of candles built from ticks.
 
     opens: int64 us, shape (n,). traded: bool, shape (n,). Candles that open outside `span` were not published.

@@ -26,24 +26,37 @@ from market_data_tick_handler.core.ticks import ID_HASH, ID_INTEGER, DataType, T
 from market_data_tick_handler.core.timeframes import DAY_US
 
 _START_US: Final = 1_704_067_200_000_000
-_PACKAGE: Final = Path(__file__).parent
+_PACKAGE: Final = Path(__file__).parents[1]
+_KERNELS: Final = ("core", "storage")
 
 
 def _fingerprint() -> str:
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()}".encode())
     digest.update(os.environ.get("NUMBA_CPU_NAME", "").encode())
-    digest.update(str(_PACKAGE).encode())
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for path in _sources():
+        digest.update(str(path).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
+def _sources() -> list[Path]:
+    return sorted(path for folder in _KERNELS for path in (_PACKAGE / folder).rglob("*.py"))
+
+
 def _marker() -> Path:
-    name = f"warm-{_fingerprint()}.nbi"
-    for folder in (_PACKAGE / "__pycache__", Path(tempfile.gettempdir())):
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    folders = [Path(chosen)] if chosen else [_PACKAGE / "core" / "__pycache__"]
+    for folder in (*folders, Path(tempfile.gettempdir())):
         if folder.is_dir() and os.access(folder, os.W_OK):
-            return folder / name
-    return Path(tempfile.gettempdir()) / name
+            return folder / f"warm-{_fingerprint()}.nbi"
+    return Path(tempfile.gettempdir()) / f"warm-{_fingerprint()}.nbi"
+
+
+def _forget_compiled() -> None:
+    """Remove what other sources were compiled to: Numba looks only at the file of the outermost function, and would
+    go on using a kernel whose inner functions have changed."""
+    for folder in {path.parent / "__pycache__" for path in _sources()}:
+        for stale in (*folder.glob("*.nbi"), *folder.glob("*.nbc")):
+            stale.unlink(missing_ok=True)
 
 
 def is_warm() -> bool:
@@ -57,6 +70,9 @@ def compile_kernels(progress: Callable[[str], None] | None = None) -> None:
     progress: called with the name of each part before it is compiled.
     """
     say = progress or (lambda name: None)
+    marker = _marker()
+    if not marker.is_file():
+        _forget_compiled()
     instrument = parse_instrument_key("BINANCE:SPOT_PAIR:BTC-USDT")
     for groups in (("ohlcv",), ("flow",), ("delays",), ("returns", "indicators")):
         say(", ".join(groups))
@@ -75,9 +91,9 @@ def compile_kernels(progress: Callable[[str], None] | None = None) -> None:
     state, ids = restored.snapshot(), restored.ids_snapshot()
     restored.restore(state)
     restored.restore_ids(ids)
-    for stale in _marker().parent.glob("warm-*.nbi"):
+    for stale in marker.parent.glob("warm-*.nbi"):
         stale.unlink(missing_ok=True)
-    _marker().touch()
+    marker.touch()
 
 
 def _rows(kind: int) -> TickBatch:
@@ -93,10 +109,9 @@ def _rows(kind: int) -> TickBatch:
         "price": [100.0, 101.0, 101.0, 99.0, 100.0, 98.0, -1.0, 102.0],
         "amount": [1.0] * 8,
     }
-    order = np.argsort(columns["local_timestamp"], kind="stable")
-    clamped = TickBatch.build(DataType.TRADES, {name: np.asarray(values)[order] for name, values in columns.items()})
-    clamped["local_timestamp"][4] -= 1
-    return clamped
+    rows = TickBatch.build(DataType.TRADES, columns)
+    rows["local_timestamp"][4] -= 1
+    return rows
 
 
 if __name__ == "__main__":

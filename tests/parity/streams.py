@@ -81,7 +81,9 @@ def last(batches: list[CandleBatch]) -> dict[str, CandleBatch]:
     return {timeframe: concat_candles(group) for timeframe, group in by_timeframe.items()}
 
 
-def replayed(rows: TickBatch, chosen: PipelineOptions, instrument: InstrumentDefinition = SPOT) -> tuple[Pipeline, dict[str, CandleBatch]]:
+def replayed(
+    rows: TickBatch, chosen: PipelineOptions, instrument: InstrumentDefinition = SPOT
+) -> tuple[Pipeline, dict[str, CandleBatch]]:
     """One feed of everything, then the end."""
     pipeline = Pipeline(instrument, chosen, keep_rows=True)
     pipeline.feed(Rows(instrument.key, rows))
@@ -89,7 +91,9 @@ def replayed(rows: TickBatch, chosen: PipelineOptions, instrument: InstrumentDef
     return pipeline, last(pipeline.outputs())
 
 
-def batched(live: Pipeline, stored: list[TickBatch], chosen: PipelineOptions, instrument: InstrumentDefinition = SPOT) -> dict[str, CandleBatch]:
+def batched(
+    live: Pipeline, stored: list[TickBatch], chosen: PipelineOptions, instrument: InstrumentDefinition = SPOT
+) -> dict[str, CandleBatch]:
     """The days of history over the rows as a live run stored them, with its gap ledger."""
     start = floor_us(min(int(rows["local_timestamp"][0]) for rows in stored), DAY_US)
     stop = max(int(rows["local_timestamp"][-1]) for rows in stored) + 1

@@ -110,8 +110,8 @@ class TickState:
     MEMORY: ClassVar[np.dtype[np.void]]
     OUT: ClassVar[np.dtype[np.void]]
     SERIES: ClassVar[tuple[Series, ...]] = ()
-    merge_kernel: ClassVar[Callable[[Array, Array], None]]
-    finish_kernel: ClassVar[Callable[[Array, Array, int, Array], None]]
+    merge_kernel: ClassVar[Callable[..., None]]
+    finish_kernel: ClassVar[Callable[..., None]]
 
     def __init__(self, shape: RunShape) -> None:
         self.shape = shape
@@ -143,8 +143,12 @@ class TickState:
     def bins(self, step_us: int, t0: int, count: int) -> Array:
         """The `count` consecutive 15 s or 1 m bins from `t0`, copied; one that never saw anything is empty."""
         ring = self.bins15 if step_us == BORDER_US else self.bins60
+        first = (t0 // step_us) % len(ring)
+        if first + count <= len(ring):
+            out = ring[first : first + count].copy()
+        else:
+            out = ring[(first + np.arange(count)) % len(ring)]
         opens = t0 + step_us * np.arange(count)
-        out = ring[(opens // step_us) % len(ring)]
         absent = out["t0"] != opens
         if absent.any():
             out[absent] = self.empty[0]

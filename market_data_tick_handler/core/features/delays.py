@@ -9,8 +9,9 @@ from numba import njit
 
 from market_data_tick_handler.core.continuity import ACCEPTED
 from market_data_tick_handler.core.features import wide
+from market_data_tick_handler.core.features.bins import US_15S, US_60S, slot, slot_with_chain
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
-from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS, CHUNK, Quantile, Series, add_chunk, release
+from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS, CHUNK, Quantile, Series, add_chunk
 from market_data_tick_handler.core.ticks import Array, DataType
 
 BIN: Final = record("i8", f"t0 n {CHAIN_FIELDS} total low high least most negative")
@@ -20,33 +21,31 @@ OUT: Final = record(
     "f8", "delay_median delay_mean delay_min delay_max delay_p95 delay_p99 delay_std", "i8", "delay_negative_count"
 )
 NAN: Final = np.nan
-_15S: Final = 15_000_000
-_60S: Final = 60_000_000
 
 
 @njit(cache=True, nogil=True)
 def _fold(
-    ts: Array, lt: Array, code: Array, bins15: Array, bins60: Array, empty: Array, pool: Array, links: Array, free: Array
+    ts: Array,
+    lt: Array,
+    code: Array,
+    bins15: Array,
+    bins60: Array,
+    empty: Array,
+    pool: Array,
+    links: Array,
+    free: Array,
 ) -> None:
-    open15 = np.int64(-_15S)
+    open15 = np.int64(-US_15S)
     k15 = 0
     k60 = 0
     for j in range(ts.shape[0]):
         if code[j] != ACCEPTED:
             continue
         t = ts[j]
-        if t < open15 or t >= open15 + _15S:
-            open15 = t - t % _15S
-            k15 = (open15 // _15S) % bins15.shape[0]
-            if bins15[k15].t0 != open15:
-                release(bins15[k15], links, free)
-                bins15[k15] = empty[0]
-                bins15[k15].t0 = open15
-            open60 = t - t % _60S
-            k60 = (open60 // _60S) % bins60.shape[0]
-            if bins60[k60].t0 != open60:
-                bins60[k60] = empty[0]
-                bins60[k60].t0 = open60
+        if t < open15 or t >= open15 + US_15S:
+            open15 = t - t % US_15S
+            k15 = slot_with_chain(bins15, empty, open15, links, free)
+            k60 = slot(bins60, empty, US_60S, t - t % US_60S)
         delay = lt[j] - t
         _add(bins15[k15], delay)
         _add(bins60[k60], delay)

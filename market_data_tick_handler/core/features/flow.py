@@ -17,42 +17,23 @@ import numpy as np
 from numba import njit
 
 from market_data_tick_handler.core.continuity import FOREIGN
+from market_data_tick_handler.core.features.bins import US_15S, US_60S, slot, slot_with_chain
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
 from market_data_tick_handler.core.features.flow_bins import BIN, OUT, add_trade, finish, merge
-from market_data_tick_handler.core.features.order_stats import CHUNK, MISSING, Quantile, Series, add_chunk, release
+from market_data_tick_handler.core.features.order_stats import CHUNK, MISSING, Quantile, Series, add_chunk
 from market_data_tick_handler.core.ticks import Array, DataType
 
 CARRY: Final = record(
     "i8",
-    "trades newest_us e_us border_us grid_us e_open15 e_open60 e_slot15 e_slot60 last_sign has_change bucket_count bucket_next",
+    "trades newest_us e_us border_us grid_us e_open15 e_open60 e_slot15 e_slot60 last_sign has_change bucket_count "
+    "bucket_next",
     "f8",
     "price change grid_price grid_return bucket_fill bucket_buy bucket_sell",
 )
 MEMORY: Final = record("i8", "unused")
 
 _1S: Final = 1_000_000
-_15S: Final = 15_000_000
-_60S: Final = 60_000_000
 _FULL: Final = 1.0 - 1e-9
-
-
-@njit(cache=True, nogil=True)
-def _slot15(bins: Array, empty: Array, t0: int, links: Array, free: Array) -> int:
-    k = (t0 // _15S) % bins.shape[0]
-    if bins[k].t0 != t0:
-        release(bins[k], links, free)
-        bins[k] = empty[0]
-        bins[k].t0 = t0
-    return k
-
-
-@njit(cache=True, nogil=True)
-def _slot60(bins: Array, empty: Array, t0: int) -> int:
-    k = (t0 // _60S) % bins.shape[0]
-    if bins[k].t0 != t0:
-        bins[k] = empty[0]
-        bins[k].t0 = t0
-    return k
 
 
 @njit(cache=True, nogil=True)
@@ -79,9 +60,9 @@ def _pass_grid(
         r = math.log(c.price / c.grid_price)
         if g - 1 >= floor_us:
             bipower = abs(r) * abs(c.grid_return)
-            t0 = g - 1 - (g - 1) % _15S
-            _add_return(bins15[_slot15(bins15, empty, t0, links, free)], r, bipower)
-            _add_return(bins60[_slot60(bins60, empty, t0 - t0 % _60S)], r, bipower)
+            t0 = g - 1 - (g - 1) % US_15S
+            _add_return(bins15[slot_with_chain(bins15, empty, t0, links, free)], r, bipower)
+            _add_return(bins60[slot(bins60, empty, US_60S, t0 - t0 % US_60S)], r, bipower)
         c.grid_return = r
     else:
         c.grid_return = 0.0
@@ -101,22 +82,22 @@ def _advance(
     _pass_grid(c, until_us, bins15, bins60, empty, links, free, floor_us)
     start = c.e_us
     while start < until_us:
-        t0 = start - start % _15S
-        stop = min(until_us, t0 + _15S)
+        t0 = start - start % US_15S
+        stop = min(until_us, t0 + US_15S)
         if start >= floor_us:
             dt = stop - start
-            k = _slot15(bins15, empty, t0, links, free)
+            k = slot_with_chain(bins15, empty, t0, links, free)
             bins15[k].price_time += c.price * dt
             bins15[k].time += dt
-            k = _slot60(bins60, empty, t0 - t0 % _60S)
+            k = slot(bins60, empty, US_60S, t0 - t0 % US_60S)
             bins60[k].price_time += c.price * dt
             bins60[k].time += dt
         start = stop
     c.e_us = max(c.e_us, until_us)
-    c.e_open15 = c.e_us - c.e_us % _15S
-    c.e_open60 = c.e_us - c.e_us % _60S
-    c.e_slot15 = (c.e_open15 // _15S) % bins15.shape[0]
-    c.e_slot60 = (c.e_open60 // _60S) % bins60.shape[0]
+    c.e_open15 = c.e_us - c.e_us % US_15S
+    c.e_open60 = c.e_us - c.e_us % US_60S
+    c.e_slot15 = (c.e_open15 // US_15S) % bins15.shape[0]
+    c.e_slot60 = (c.e_open60 // US_60S) % bins60.shape[0]
 
 
 @njit(cache=True, nogil=True)
@@ -175,12 +156,12 @@ def _settle(
     while c.border_us <= border_us:
         border = c.border_us
         _advance(c, border, bins15, bins60, empty, links, free, floor_us)
-        if border - _15S >= floor_us:
+        if border - US_15S >= floor_us:
             vpin = _vpin(c, buckets, bucket_volume)
-            bins15[_slot15(bins15, empty, border - _15S, links, free)].vpin = vpin
-            if border % _60S == 0:
-                bins60[_slot60(bins60, empty, border - _60S)].vpin = vpin
-        c.border_us = border + _15S
+            bins15[slot_with_chain(bins15, empty, border - US_15S, links, free)].vpin = vpin
+            if border % US_60S == 0:
+                bins60[slot(bins60, empty, US_60S, border - US_60S)].vpin = vpin
+        c.border_us = border + US_15S
 
 
 @njit(cache=True, nogil=True)
@@ -190,7 +171,7 @@ def _fold(
     bucket_volume: float, large_notional: float, grace_us: int, floor_us: int, inverse: bool, multiplier: float,
 ) -> None:  # fmt: skip
     c = carry[0]
-    open15 = np.int64(-_15S)
+    open15 = np.int64(-US_15S)
     k15 = 0
     k60 = 0
     for j in range(ts.shape[0]):
@@ -205,7 +186,7 @@ def _fold(
         notional = q * multiplier if inverse else p * (q * multiplier)
         first = c.trades == 0
         if first:
-            c.border_us = (now - grace_us) - (now - grace_us) % _15S + _15S
+            c.border_us = (now - grace_us) - (now - grace_us) % US_15S + US_15S
             c.newest_us = t
             c.e_us = max(t, now - grace_us)
             # The grid knows no price before the first trade: its first return starts from that trade's own price.
@@ -214,13 +195,11 @@ def _fold(
             c.e_open15 = -2
             d = 0.0
             r = 0.0
-            dt = np.int64(-1)
+            dt = -1
         else:
             if now >= c.border_us + grace_us:
-                _settle(
-                    carry, now - grace_us, bins15, bins60, empty, links, free, buckets, bucket_volume, floor_us
-                )
-                open15 = np.int64(-_15S)
+                _settle(carry, now - grace_us, bins15, bins60, empty, links, free, buckets, bucket_volume, floor_us)
+                open15 = np.int64(-US_15S)
             e = max(t, now - grace_us)
             if e > c.e_us:
                 k15e = c.e_slot15
@@ -241,10 +220,10 @@ def _fold(
         disorder = 1 if t < c.newest_us else 0
         c.newest_us = max(c.newest_us, t)
         if kind == 0:
-            if t < open15 or t >= open15 + _15S:
-                open15 = t - t % _15S
-                k15 = _slot15(bins15, empty, open15, links, free)
-                k60 = _slot60(bins60, empty, t - t % _60S)
+            if t < open15 or t >= open15 + US_15S:
+                open15 = t - t % US_15S
+                k15 = slot_with_chain(bins15, empty, open15, links, free)
+                k60 = slot(bins60, empty, US_60S, t - t % US_60S)
             root = math.sqrt(notional)
             large = 1 if notional >= large_notional else 0
             product = s * c.last_sign

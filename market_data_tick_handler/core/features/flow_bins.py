@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from market_data_tick_handler.core.features import wide
+from market_data_tick_handler.core.features.bins import ratio
 from market_data_tick_handler.core.features.contract import record
 from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS
 from market_data_tick_handler.core.ticks import Array
@@ -155,17 +156,12 @@ def merge(acc: Array, children: Array) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator != 0.0 else NAN
-
-
-@njit(cache=True, nogil=True)
 def _finish_sizes(b: Any, o: Any) -> None:
     n = b.n
     o.size_max = b.size_max if n > 0 else NAN
     o.size_min = b.size_min if n > 0 else NAN
     o.size_std = math.sqrt(max(b.size_s2 - b.size_s1 * b.size_s1 / n, 0.0) / (n - 1)) if n > 1 else NAN
-    o.size_hhi = _ratio(b.size_squares, b.weight * b.weight)
+    o.size_hhi = ratio(b.size_squares, b.weight * b.weight)
     o.large_trade_count = b.large_count
     o.large_trade_volume = b.large_volume
     if n > 0:
@@ -185,7 +181,7 @@ def _finish_arrivals(b: Any, o: Any) -> None:
         sigma = wide.sample_std(n, b.dt_sum, b.dt_low, b.dt_high)
         mean = b.dt_sum / n
         o.interarrival_std_ms = sigma / 1000.0
-        o.burstiness = _ratio(sigma - mean, sigma + mean)
+        o.burstiness = ratio(sigma - mean, sigma + mean)
 
 
 @njit(cache=True, nogil=True)
@@ -193,15 +189,15 @@ def _finish_sequence(b: Any, o: Any) -> None:
     o.tick_up_count = b.up
     o.tick_down_count = b.down
     o.tick_zero_count = b.flat
-    o.tick_imbalance = _ratio(float(b.up - b.down), float(b.up + b.down))
+    o.tick_imbalance = ratio(float(b.up - b.down), float(b.up + b.down))
     o.side_run_max = b.run_max
     o.side_switch_count = b.switches
-    o.sign_autocorr_1 = _ratio(float(b.sign_sum), float(b.sign_pairs))
+    o.sign_autocorr_1 = ratio(float(b.sign_sum), float(b.sign_pairs))
     o.out_of_order_count = b.out_of_order
     o.price_path_length = b.path
     o.rv_tick = b.rv_tick
-    o.kyle_lambda = _ratio(b.kyle_xy, b.kyle_xx)
-    o.hasbrouck_lambda = _ratio(b.hasbrouck_xy, b.hasbrouck_xx)
+    o.kyle_lambda = ratio(b.kyle_xy, b.kyle_xx)
+    o.hasbrouck_lambda = ratio(b.hasbrouck_xy, b.hasbrouck_xx)
     o.signed_sqrt_notional = b.signed_root
     if b.change_pairs > 0:
         covariance = b.change_products / b.change_pairs

@@ -1,4 +1,4 @@
-"""Which module implements which feature group, in the order in which they are computed. A new group is one more line."""
+"""Which module implements which feature group, in computing order. A new group is one more name here."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from market_data_tick_handler.core.continuity import ACCEPTED, DUPLICATE, INVALID, INVALID_TIME
+from market_data_tick_handler.core.features.bins import US_15S, US_60S, ratio, slot
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType
 
@@ -33,24 +34,10 @@ OUT: Final = record(
 )
 
 NAN: Final = np.nan
-_15S: Final = 15_000_000
-_60S: Final = 60_000_000
 
 
 @njit(cache=True, nogil=True)
-def _slot(bins: Array, empty: Array, base_us: int, t0: int) -> int:
-    """Slot of the bin that opens at `t0`; a slot left over from an older bin starts anew."""
-    k = (t0 // base_us) % bins.shape[0]
-    if bins[k].t0 != t0:
-        bins[k] = empty[0]
-        bins[k].t0 = t0
-    return k
-
-
-@njit(cache=True, nogil=True)
-def _add(
-    b: Any, t: int, p: float, q: float, notional: float, base: float, sign: int, ruled: int, late: int
-) -> None:
+def _add(b: Any, t: int, p: float, q: float, notional: float, base: float, sign: int, ruled: int, late: int) -> None:
     if b.trade_count == 0:
         b.open_us = t
         b.close_us = t
@@ -91,7 +78,7 @@ def _add(
 
 @njit(cache=True, nogil=True)
 def _count(bins: Array, empty: Array, base_us: int, t: int, code: int) -> None:
-    k = _slot(bins, empty, base_us, t - t % base_us)
+    k = slot(bins, empty, base_us, t - t % base_us)
     if code == DUPLICATE:
         bins[k].duplicate_trade_count += 1
     else:
@@ -105,23 +92,23 @@ def _fold(
 ) -> None:  # fmt: skip
     k15 = 0
     k60 = 0
-    open15 = np.int64(-_15S)
-    open60 = np.int64(-_60S)
+    open15 = np.int64(-US_15S)
+    open60 = np.int64(-US_60S)
     for j in range(ts.shape[0]):
         c = code[j]
         t = ts[j]
         if c != ACCEPTED:
-            if c == DUPLICATE or c == INVALID or c == INVALID_TIME:
+            if DUPLICATE <= c <= INVALID_TIME:
                 at = t if c == INVALID else lt[j]
                 if at >= floor_us:
-                    _count(bins15, empty, _15S, at, c)
-                    _count(bins60, empty, _60S, at, c)
+                    _count(bins15, empty, US_15S, at, c)
+                    _count(bins60, empty, US_60S, at, c)
             continue
-        if t < open15 or t >= open15 + _15S:
-            open15 = t - t % _15S
-            k15 = _slot(bins15, empty, _15S, open15)
-            open60 = t - t % _60S
-            k60 = _slot(bins60, empty, _60S, open60)
+        if t < open15 or t >= open15 + US_15S:
+            open15 = t - t % US_15S
+            k15 = slot(bins15, empty, US_15S, open15)
+            open60 = t - t % US_60S
+            k60 = slot(bins60, empty, US_60S, open60)
         p = price[j]
         q = amount[j]
         if inverse:
@@ -133,8 +120,8 @@ def _fold(
         s = sign[j]
         ruled = 1 if side[j] == 0 and s != 0 else 0
         overdue = lt[j] - grace_us
-        _add(bins15[k15], t, p, q, notional, base, s, ruled, 1 if overdue >= open15 + _15S else 0)
-        _add(bins60[k60], t, p, q, notional, base, s, ruled, 1 if overdue >= open60 + _60S else 0)
+        _add(bins15[k15], t, p, q, notional, base, s, ruled, 1 if overdue >= open15 + US_15S else 0)
+        _add(bins60[k60], t, p, q, notional, base, s, ruled, 1 if overdue >= open60 + US_60S else 0)
 
 
 @njit(cache=True, nogil=True)
@@ -175,11 +162,6 @@ def _merge(acc: Array, children: Array) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator != 0.0 else NAN
-
-
-@njit(cache=True, nogil=True)
 def _finish(memory: Array, bins: Array, step_us: int, out: Array) -> None:
     carried = memory[0].close
     for i in range(bins.shape[0]):
@@ -213,20 +195,20 @@ def _finish(memory: Array, bins: Array, step_us: int, out: Array) -> None:
         o.buy_quote_volume = b.buy_quote
         o.sell_quote_volume = b.sell_quote
         o.vwap_base_volume = b.base
-        o.price_vwap = _ratio(b.quote, b.base)
-        o.buy_vwap = _ratio(b.buy_quote, b.buy_base)
-        o.sell_vwap = _ratio(b.sell_quote, b.sell_base)
+        o.price_vwap = ratio(b.quote, b.base)
+        o.buy_vwap = ratio(b.buy_quote, b.buy_base)
+        o.sell_vwap = ratio(b.sell_quote, b.sell_base)
         o.bid_ask_spread_proxy = o.buy_vwap - o.sell_vwap if b.buy_count > 0 and b.sell_count > 0 else NAN
         signed = b.buy_volume + b.sell_volume
         o.volume_delta = b.buy_volume - b.sell_volume
-        o.order_flow_imbalance = _ratio(o.volume_delta, signed)
+        o.order_flow_imbalance = ratio(o.volume_delta, signed)
         sided = b.buy_count + b.sell_count
-        o.trade_count_imbalance = _ratio(float(b.buy_count - b.sell_count), float(sided))
-        o.aggressive_buy_ratio = _ratio(b.buy_volume, signed)
-        o.aggressive_sell_ratio = _ratio(b.sell_volume, signed)
-        o.size_avg = _ratio(b.volume, float(n))
-        o.buy_size_avg = _ratio(b.buy_volume, float(b.buy_count))
-        o.sell_size_avg = _ratio(b.sell_volume, float(b.sell_count))
+        o.trade_count_imbalance = ratio(float(b.buy_count - b.sell_count), float(sided))
+        o.aggressive_buy_ratio = ratio(b.buy_volume, signed)
+        o.aggressive_sell_ratio = ratio(b.sell_volume, signed)
+        o.size_avg = ratio(b.volume, float(n))
+        o.buy_size_avg = ratio(b.buy_volume, float(b.buy_count))
+        o.sell_size_avg = ratio(b.sell_volume, float(b.sell_count))
         o.trade_intensity = n / (step_us / 1e6)
     memory[0].close = carried
 

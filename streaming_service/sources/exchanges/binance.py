@@ -33,7 +33,7 @@ _Integer = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 class _Trade(msgspec.Struct, gc=False, eq=False):
     """A trade as the venue writes it. A field that did not come keeps a value that no trade has."""
 
-    t: _Integer = 0
+    t: _Integer = -1
     p: float = nan
     q: float = nan
     T: _Integer = 0
@@ -66,7 +66,7 @@ _decode_head: Final = msgspec.json.Decoder(_Head).decode
 class DecodedTrades:
     """What became of every frame of a batch.
 
-    rows: one entry per instrument that traded, rows in the order of the frames.
+    rows: one entry per stream that traded, rows in the order of the frames.
     filtered: frames per instrument key that look like trades and are none.
     others: indices of frames about something else: acknowledgements, other streams, other symbols.
     violations: one for every frame that cannot be read, or is a trade with parts missing.
@@ -144,7 +144,7 @@ def _columns(trades: Sequence[_Trade], local_us: Array) -> tuple[TickBatch, list
     ids = np.array([trade.t for trade in trades], np.int64)
     # NumPy reads None as NaN.
     seller = np.array([trade.m for trade in trades], np.float64)
-    good = (stamp > 0) & ~np.isnan(price + amount + seller)
+    good = (stamp > 0) & (ids >= 0) & ~np.isnan(price + amount + seller)
     real = _real([trade.X for trade in trades])
     if stamp.size and stamp.min() < _MICROSECONDS_FROM:
         stamp = np.where(stamp < _MICROSECONDS_FROM, stamp * 1_000, stamp)
