@@ -19,18 +19,25 @@ class CandleBatch:
     """`columns` maps every published column to a 1-D array, rows in time order; a null float is NaN.
 
     `quality` is a string array; `instrument_id`, `exchange`, `symbol`, `timeframe` and `feature_version` are constants
-    of the batch and not stored per row: `row()` and the Arrow schema add them.
+    of the batch and not stored per row: `row()` and the Arrow schema add them. `absent` names the columns that are null
+    in every row because the instrument has no such feed (never 0, which would mean that nothing happened).
     """
 
-    __slots__ = ("columns", "feature_version", "instrument", "timeframe")
+    __slots__ = ("absent", "columns", "feature_version", "instrument", "timeframe")
 
     def __init__(
-        self, instrument: InstrumentDefinition, timeframe: Timeframe, columns: Mapping[str, Array], feature_version: str
+        self,
+        instrument: InstrumentDefinition,
+        timeframe: Timeframe,
+        columns: Mapping[str, Array],
+        feature_version: str,
+        absent: tuple[str, ...] = (),
     ) -> None:
         self.instrument = instrument
         self.timeframe = timeframe
         self.columns = dict(columns)
         self.feature_version = feature_version
+        self.absent = absent
 
     def __len__(self) -> int:
         return len(self.columns["timestamp"])
@@ -51,7 +58,7 @@ class CandleBatch:
 
     def row(self, index: int) -> dict[str, Any]:
         """Row `index` as Python scalars; null floats are None."""
-        out: dict[str, Any] = dict(self.constants)
+        out: dict[str, Any] = {**self.constants, **dict.fromkeys(self.absent)}
         for name, column in self.columns.items():
             value = column[index].item()
             out[name] = None if isinstance(value, float) and value != value else value
@@ -64,15 +71,17 @@ class CandleBatch:
     def slice(self, start: int, stop: int) -> CandleBatch:
         """Rows [start, stop) as views."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
-        return CandleBatch(self.instrument, self.timeframe, columns, self.feature_version)
+        return CandleBatch(self.instrument, self.timeframe, columns, self.feature_version, self.absent)
 
     def replace(self, **columns: Array) -> CandleBatch:
         """The same candles with some columns replaced."""
-        return CandleBatch(self.instrument, self.timeframe, {**self.columns, **columns}, self.feature_version)
+        return CandleBatch(
+            self.instrument, self.timeframe, {**self.columns, **columns}, self.feature_version, self.absent
+        )
 
 
 def concat_candles(batches: list[CandleBatch]) -> CandleBatch:
     """Batches of one instrument and timeframe, end to end."""
     first = batches[0]
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in first.columns}
-    return CandleBatch(first.instrument, first.timeframe, columns, first.feature_version)
+    return CandleBatch(first.instrument, first.timeframe, columns, first.feature_version, first.absent)

@@ -21,9 +21,10 @@ from market_data_tick_handler.core.features.contract import (
     CandleGroup,
     Parent,
     RunShape,
-    TickGroup,
     TickState,
+    as_bytes,
 )
+from market_data_tick_handler.core.features.groups import Selection
 from market_data_tick_handler.core.quality import Span
 from market_data_tick_handler.core.ticks import Array
 from market_data_tick_handler.core.timeframes import BORDER_US, Timeframe, ceil_us, floor_us
@@ -31,86 +32,110 @@ from market_data_tick_handler.core.timeframes import BORDER_US, Timeframe, ceil_
 _IDENTITY: Final = [("timestamp", "i8"), ("is_empty", "?"), ("quality", "i8"), ("coverage", "f8"), ("gap_ms", "i8")]
 _WARMUP: Final = [("warmup_bars", "i8")]
 _PUBLICATION: Final = [("revision", "i8"), ("timestamp_out", "i8")]
-_FROM_OHLCV: Final = tuple(name for name in CANDLE.names or () if name not in ("timestamp", "signed_sqrt_notional"))
 # What groups hand to each other without publishing it.
 INTERNAL: Final = frozenset({"vwap_base_volume"})
+
+
+_UNKNOWN_CANDLE: Final = np.array(
+    [tuple(0 if CANDLE[name].kind == "i" else np.nan for name in CANDLE.names or ())], CANDLE
+)
 
 
 class RowLayout:
     """The record of one published candle: identity, the groups' blocks, and last what tells of the publication."""
 
-    def __init__(self, groups: Sequence[tuple[str, np.dtype[np.void]]]) -> None:
+    def __init__(self, groups: Sequence[np.dtype[np.void]]) -> None:
         fields: list[tuple[str, str]] = list(_IDENTITY) + _WARMUP
         blocks: list[tuple[str, str]] = []
-        for _, layout in groups:
+        for layout in groups:
             blocks += [(name, layout[name].str) for name in layout.names or ()]
         self.dtype = np.dtype(fields + blocks + _PUBLICATION)
         offset = np.dtype(fields).itemsize
         self._blocks: list[slice] = []
-        for _, layout in groups:
+        for layout in groups:
             self._blocks.append(slice(offset, offset + layout.itemsize))
             offset += layout.itemsize
         self.content = slice(0, offset)
 
     def put(self, rows: Array, outs: Sequence[Array]) -> None:
         """Copy the groups' records into their blocks."""
-        raw = rows.view(np.uint8).reshape(len(rows), -1)
+        raw = as_bytes(rows)
         for block, out in zip(self._blocks, outs, strict=True):
-            raw[:, block] = out.view(np.uint8).reshape(len(rows), -1)
+            raw[:, block] = as_bytes(out)
 
     def same(self, a: Array, b: Array) -> bool:
         """Equal bits in everything but revision and timestamp_out. a, b: shape (1,)."""
         return bytes(a.view(np.uint8)[self.content]) == bytes(b.view(np.uint8)[self.content])
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one timeframe's candles are made of: indices of tick states, candle groups, layout, and for each field of
+    CANDLE which state publishes it."""
+
+    states: tuple[int, ...]
+    candle_groups: tuple[CandleGroup, ...]
+    layout: RowLayout
+    sources: tuple[tuple[str, int], ...]
+
+
 class CandleBuilder:
     """Rows of candles from the bins of one pipeline."""
 
-    def __init__(self, shape: RunShape, ticks: Sequence[TickGroup], candles: Sequence[CandleGroup]) -> None:
+    def __init__(self, shape: RunShape, selection: Selection, timeframes: Sequence[Timeframe]) -> None:
         self.grace_us = shape.grace_us
-        self.names = [group.name for group in ticks]
-        self.states: list[TickState] = [group.open(shape) for group in ticks]
-        self.candle_groups = list(candles)
-        layouts = [(group.name, state.OUT) for group, state in zip(ticks, self.states, strict=True)]
-        self.layout = RowLayout(layouts + [(group.name, group.OUT) for group in candles])
-        self._flow = self.names.index("flow") if "flow" in self.names else -1
+        self.names = [group.name for group in selection.ticks]
+        self.states: list[TickState] = [group.open(shape) for group in selection.ticks]
+        self.plans = {timeframe: self._plan(selection, timeframe) for timeframe in timeframes}
         self._sealed: dict[Timeframe, tuple[int, list[Parent]]] = {}
         self._sealed_us = 0
 
-    def memories(self) -> list[Array]:
+    def _plan(self, selection: Selection, timeframe: Timeframe) -> _Plan:
+        states = tuple(index for index, group in enumerate(selection.ticks) if timeframe in group.timeframes)
+        groups = tuple(group for group in selection.candles if timeframe in group.timeframes)
+        outs = [self.states[index].OUT for index in states]
+        sources = [
+            (name, at) for name in CANDLE.names or () for at, out in enumerate(outs) if name in (out.names or ())
+        ]
+        return _Plan(states, groups, RowLayout([*outs, *(group.OUT for group in groups)]), tuple(sources))
+
+    def memories(self, timeframe: Timeframe) -> list[Array]:
         """The cold state that candles hand to each other: one record per group, and the count of bars."""
-        cold = [np.zeros(1, state.MEMORY) for state in self.states]
-        return [*cold, *(np.zeros(1, group.MEMORY) for group in self.candle_groups), np.zeros(1, np.int64)]
+        plan = self.plans[timeframe]
+        cold = [np.zeros(1, self.states[index].MEMORY) for index in plan.states]
+        return [*cold, *(np.zeros(1, group.MEMORY) for group in plan.candle_groups), np.zeros(1, np.int64)]
 
     def compute(
         self, timeframe: Timeframe, t0: int, count: int, memories: list[Array], gaps: Sequence[Gap], span: Span
     ) -> Array:
         """`count` consecutive candles from `t0`, in the row layout; `memories` are moved on."""
-        step = timeframe.us
-        rows = np.zeros(count, self.layout.dtype)
-        outs = [np.zeros(count, state.OUT) for state in self.states]
-        for index, (state, out) in enumerate(zip(self.states, outs, strict=True)):
+        step, plan = timeframe.us, self.plans[timeframe]
+        rows = np.zeros(count, plan.layout.dtype)
+        outs = [np.zeros(count, self.states[index].OUT) for index in plan.states]
+        for at, (index, out) in enumerate(zip(plan.states, outs, strict=True)):
+            state = self.states[index]
             if timeframe.from_ticks:
-                state.finish(memories[index], step, t0, state.bins(step, t0, count), out)
+                state.finish(memories[at], step, t0, state.bins(step, t0, count), out)
             else:
                 parents = [self._parent(timeframe, index, t0 + k * step) for k in range(count)]
-                state.finish_parents(memories[index], step, parents, out)
+                state.finish_parents(memories[at], step, parents, out)
         opens = t0 + step * np.arange(count)
-        candles = self._candles(opens, outs)
-        for group, memory in zip(self.candle_groups, memories[len(self.states) :], strict=False):
-            out = np.zeros(count, group.OUT)
-            group.finish(memory, candles, step, out)
-            outs.append(out)
-        self.layout.put(rows, outs)
-        self._identify(rows, opens, timeframe, candles["trade_count"] > 0, memories[-1], gaps, span)
+        traded = self.states[0].traded(outs[0])
+        if plan.candle_groups:
+            candles = self._candles(plan, opens, outs)
+            for group, memory in zip(plan.candle_groups, memories[len(outs) :], strict=False):
+                out = np.zeros(count, group.OUT)
+                group.finish(memory, candles, step, out)
+                outs.append(out)
+        plan.layout.put(rows, outs)
+        self._identify(rows, opens, timeframe, traded, memories[-1], gaps, span)
         return rows
 
-    def _candles(self, opens: Array, outs: Sequence[Array]) -> Array:
-        candles = np.zeros(len(opens), CANDLE)
+    def _candles(self, plan: _Plan, opens: Array, outs: Sequence[Array]) -> Array:
+        candles = np.repeat(_UNKNOWN_CANDLE, len(opens))
         candles["timestamp"] = opens
-        for name in _FROM_OHLCV:
-            candles[name] = outs[0][name]
-        candles["signed_sqrt_notional"] = outs[self._flow]["signed_sqrt_notional"] if self._flow >= 0 else np.nan
+        for name, at in plan.sources:
+            candles[name] = outs[at][name]
         return candles
 
     def _identify(
@@ -147,11 +172,12 @@ class CandleBuilder:
             state.roll(parent, start, (end - start) // MINUTE_US)
         return parent
 
-    def seal(self, until_us: int, from_us: int, timeframes: Sequence[Timeframe]) -> None:
+    def seal(self, until_us: int, timeframes: Sequence[Timeframe]) -> None:
         """Fold the 1m bins that no row can change any more, those before `until_us`, into their parents, so that they
-        may leave the ring. `from_us`: where the series begins."""
+        may leave the ring. Called at every minute's border from the first row on, whether or not anything traded."""
         if self._sealed_us == 0:
-            self._sealed_us = floor_us(from_us, MINUTE_US)
+            # The first border is less than a minute after the first row, and no older row enters a bin.
+            self._sealed_us = until_us - 2 * MINUTE_US
         for timeframe in timeframes:
             if timeframe.from_ticks:
                 continue
@@ -206,7 +232,7 @@ class CandleSeries:
     def __init__(self, timeframe: Timeframe, builder: CandleBuilder) -> None:
         self.timeframe = timeframe
         self._builder = builder
-        self.memories = builder.memories()
+        self.memories = builder.memories(timeframe)
         self.first_us = 0
         self.next_us = 0
         self.closed: list[Closed] = []
@@ -234,7 +260,7 @@ class CandleSeries:
             before = [memory.copy() for memory in memories]
             row = self._builder.compute(self.timeframe, at, 1, memories, gaps, span)
             published = known.get(at)
-            if published is None or not self._builder.layout.same(row, published):
+            if published is None or not self._builder.plans[self.timeframe].layout.same(row, published):
                 row["revision"] = 0 if published is None else published["revision"] + 1
                 changed.append(row)
             else:
@@ -260,14 +286,14 @@ class CandleSeries:
                 del self.closed[index:]
                 return oldest + index * step, [memory.copy() for memory in memories]
         elif self.cold and self.first_us < self.next_us:
-            return self.first_us, self._builder.memories()
+            return self.first_us, self._builder.memories(self.timeframe)
         return self.next_us, self.memories
 
     def publish_run(self, until_us: int, gaps: Sequence[Gap], span: Span) -> Array:
         """All candles from the next one up to `until_us` at once, not kept for revision (a whole day in batch)."""
         count = max(0, (until_us - self.next_us) // self.timeframe.us)
         if count == 0:
-            return np.zeros(0, self._builder.layout.dtype)
+            return np.zeros(0, self._builder.plans[self.timeframe].layout.dtype)
         rows = self._builder.compute(self.timeframe, self.next_us, count, self.memories, gaps, span)
         self.next_us += count * self.timeframe.us
         return rows

@@ -33,7 +33,7 @@ INVALID_OLD: Final = 6  # its candle is not open to changes any more
 EARLIEST_US: Final = 1_262_304_000_000_000  # 2010-01-01: no venue of ours is older
 LATEST_US: Final = 4_102_444_800_000_000  # 2100-01-01: catches nanoseconds and garbage
 NEVER_US: Final = np.iinfo(np.int64).max
-MAX_SCATTERED: Final = 1 << 20
+MAX_SCATTERED: Final = 1 << 16
 
 STATE: Final = np.dtype(
     [
@@ -294,13 +294,19 @@ class Judged:
         """The earliest timestamp whose candle these rows change (NEVER_US if none)."""
         return int(_earliest(self.rows["timestamp"], self.code, True))
 
+    def earliest_effective(self, grace_us: int) -> int:
+        """The earliest time at which an accepted row of state (book, ticker, options) takes effect."""
+        taken = self.code == ACCEPTED
+        times = np.maximum(self.rows["timestamp"], self.rows["local_timestamp"] - grace_us)[taken]
+        return int(times.min()) if len(times) else NEVER_US
+
     def earliest_accepted(self) -> int:
         """The earliest timestamp of an accepted row (NEVER_US if none)."""
         return int(_earliest(self.rows["timestamp"], self.code, False))
 
 
 class SeenIds:
-    """The ids of the current and the previous UTC day of arrival; 16 bytes per run of integers, else at most 40 an id."""
+    """The ids of the current and the previous UTC day of arrival: 16 bytes per run of integers, 40 per other id."""
 
     __slots__ = ("day", "highs", "log", "lows", "previous", "table")
 
@@ -320,7 +326,8 @@ class SeenIds:
             # A dense stream needs one interval however long it is; growing by the batch is enough.
             size = max(2 * len(self.lows), intervals + rows)
             self.lows, self.highs = _grown(self.lows, size), _grown(self.highs, size)
-        if kinds.any() and (kinds.max() == ID_HASH or state["scattered"][0] >= MAX_SCATTERED):
+        # The limit may be crossed inside the batch, and what follows in it already goes to the table.
+        if kinds.any() and (kinds.max() == ID_HASH or state["scattered"][0] + rows >= MAX_SCATTERED):
             self._reserve_hashes(state, rows)
 
     def _reserve_hashes(self, state: Array, rows: int) -> None:
@@ -343,7 +350,9 @@ class SeenIds:
         self.lows[: count - keep] = self.lows[keep:count].copy()
         self.highs[: count - keep] = self.highs[keep:count].copy()
         state["intervals"] = count - keep
-        state["hashes"] = state["log"] = state["scattered"] = 0
+        state["hashes"] = state["log"] = 0
+        if state["scattered"][0] < MAX_SCATTERED:
+            state["scattered"] = 0  # else integers were told apart by hash, and yesterday's still are
         state["day_min_id"] = NEVER_US
         self.day = day
 

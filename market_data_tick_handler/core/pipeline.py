@@ -40,9 +40,9 @@ from market_data_tick_handler.core.continuity import (
     in_arrival_order,
 )
 from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapKind, Heartbeat, Rows
-from market_data_tick_handler.core.features.contract import MINUTE_US, RunShape
+from market_data_tick_handler.core.features.contract import MINUTE_US, RunShape, as_bytes
 from market_data_tick_handler.core.features.groups import select
-from market_data_tick_handler.core.features.registry import FEATURE_VERSION
+from market_data_tick_handler.core.features.registry import FEATURE_VERSION, columns
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.options import PipelineOptions
 from market_data_tick_handler.core.quality import Span
@@ -99,9 +99,17 @@ class Pipeline:
         self.stored: list[TickBatch] = []
         self.counters: dict[DataType, StreamCounters] = {}
         self._shape = _shape(instrument, options, day)
-        ticks, candles = select(options.groups)
-        self._builder = CandleBuilder(self._shape, ticks, candles)
-        self._series = {timeframe: CandleSeries(timeframe, self._builder) for timeframe in sorted_(options.timeframes)}
+        selection = select(options.groups, instrument.instrument_type)
+        timeframes = [
+            timeframe
+            for timeframe in sorted_(options.timeframes)
+            if any(timeframe in group.timeframes for group in selection.ticks)
+        ]
+        # The first group's first input decides where the series begins and when a candle is empty.
+        self._primary = selection.ticks[0].inputs[0] if selection.ticks else DataType.TRADES
+        self._absent = tuple(column.name for column in columns(selection.absent)) if selection.absent else ()
+        self._builder = CandleBuilder(self._shape, selection, timeframes)
+        self._series = {timeframe: CandleSeries(timeframe, self._builder) for timeframe in timeframes}
         self._watermark = Watermark(options.grace_us)
         self._continuity = {data_type: self._open_stream() for data_type in _WITH_IDS}
         self._earliest_us = NEVER_US
@@ -167,7 +175,7 @@ class Pipeline:
         elif isinstance(event, Disconnect):
             self._outage_us = min(self._outage_us, event.last_alive_us)
             self._dirty_us = min(self._dirty_us, event.last_alive_us)
-        elif event.data_type is DataType.TRADES:
+        elif event.data_type is self._primary:
             self._add_gap(event)
         else:
             self._counter(event.data_type).gaps += 1
@@ -180,12 +188,12 @@ class Pipeline:
         self._add_gap(self._gap(since, at_us, "disconnect", GapKind.OUTAGE))
 
     def _add_gap(self, gap: Gap) -> None:
-        self._counter(DataType.TRADES).gaps += 1
+        self._counter(self._primary).gaps += 1
         self.gaps.append(gap)
         self._dirty_us = min(self._dirty_us, gap.from_us)
 
     def _gap(self, from_us: int, to_us: int, reason: str, kind: GapKind) -> Gap:
-        return Gap(self.instrument.key, DataType.TRADES, from_us, to_us, reason, kind)
+        return Gap(self.instrument.key, self._primary, from_us, to_us, reason, kind)
 
     def _counter(self, data_type: DataType) -> StreamCounters:
         return self.counters.setdefault(data_type, StreamCounters())
@@ -203,8 +211,8 @@ class Pipeline:
             self._watermark.saw(int(rows["local_timestamp"][-1]), RANK[data_type])
             if self.keep_rows:
                 self.stored.append(rows)
-        if DataType.TRADES in ordered:
-            self._alive(int(ordered[DataType.TRADES]["local_timestamp"][0]))
+        if self._primary in ordered:
+            self._alive(int(ordered[self._primary]["local_timestamp"][0]))
         self._fold({data_type: self._judge(data_type, rows) for data_type, rows in ordered.items()})
 
     def _order(self, data_type: DataType, rows: TickBatch) -> TickBatch:
@@ -273,9 +281,11 @@ class Pipeline:
     def _fold_segment(self, segment: dict[DataType, Judged]) -> None:
         for state in self._builder.states:
             state.fold(segment)
-        trades = segment.get(DataType.TRADES)
-        if trades is not None:
-            self._earliest_us = min(self._earliest_us, trades.earliest_accepted())
+        primary = segment.get(self._primary)
+        if primary is not None:
+            state_like = self._primary not in _WITH_IDS
+            first = primary.earliest_effective(self.options.grace_us) if state_like else primary.earliest_accepted()
+            self._earliest_us = min(self._earliest_us, first)
         if self.day is None:
             changed = min((segment[key].earliest_changed() for key in _WITH_IDS if key in segment), default=NEVER_US)
             if changed < self._watermark.border_us:
@@ -296,16 +306,15 @@ class Pipeline:
     def _close(self, border: int) -> None:
         """Close every candle that ends at `border`; all rows that arrived before border + grace are folded."""
         self._watermark.border_us = border
-        if self._earliest_us == NEVER_US:
-            return
-        for state in self._builder.states:
-            state.settle(border)
-        self._publish_closed(border)
         settled = border + self.options.grace_us - self.options.revision_window_us
-        for series in self._series.values():
-            series.forget(settled)
+        if self._earliest_us != NEVER_US:
+            for state in self._builder.states:
+                state.settle(border)
+            self._publish_closed(border)
+            for series in self._series.values():
+                series.forget(settled)
         if border % MINUTE_US == 0:
-            self._builder.seal(floor_us(settled, MINUTE_US), self._earliest_us, tuple(self._series))
+            self._builder.seal(floor_us(settled, MINUTE_US), tuple(self._series))
 
     def _publish_closed(self, border: int) -> None:
         """Publish the candles that ended by `border`, and what changed."""
@@ -350,9 +359,9 @@ class Pipeline:
     def _batch(self, timeframe: Timeframe, rows: Array, published_us: int | None) -> CandleBatch:
         if published_us is not None:
             rows["timestamp_out"] = published_us
-        columns = {name: rows[name] for name in rows.dtype.names or () if name not in INTERNAL}
-        columns["quality"] = quality.NAMES[rows["quality"]]
-        return CandleBatch(self.instrument, timeframe, columns, FEATURE_VERSION)
+        published = {name: rows[name] for name in rows.dtype.names or () if name not in INTERNAL}
+        published["quality"] = quality.NAMES[rows["quality"]]
+        return CandleBatch(self.instrument, timeframe, published, FEATURE_VERSION, self._absent)
 
     def finish(self, stop_us: int) -> None:
         """End a finite input: the service stops at `stop_us`, and the candles still open are published as PARTIAL."""
@@ -455,13 +464,7 @@ class Pipeline:
 
 
 def _joined(rows: list[Array]) -> Array:
-    """One array of records. np.concatenate would compare the layouts of all of them field by field."""
-    out = np.empty(sum(map(len, rows)), rows[0].dtype)
-    at = 0
-    for part in rows:
-        out[at : at + len(part)] = part
-        at += len(part)
-    return out
+    return np.concatenate([as_bytes(part) for part in rows]).view(rows[0].dtype).reshape(-1)
 
 
 def sorted_(timeframes: Sequence[Timeframe]) -> list[Timeframe]:

@@ -52,12 +52,15 @@ def candles_to_arrow(batch: CandleBatch) -> pa.Table:
         SchemaMismatch: the batch has a column that is not registered, or one that does not fit its declared type.
     """
     constants = batch.constants
-    schema, plan = _batch_plan(tuple(batch.columns), tuple(constants), batch.feature_version)
+    schema, plan = _batch_plan((*batch.columns, *batch.absent), tuple(constants), batch.feature_version)
+    absent = frozenset(batch.absent)
     length = len(batch)
-    floats = _floats([batch.columns[name] for name, kind in plan if kind is None], length)
+    floats = _floats([batch.columns[name] for name, kind in plan if kind is None and name not in absent], length)
     arrays = []
     for name, kind in plan:
-        if kind is None:
+        if name in absent:
+            arrays.append(pa.nulls(length, kind or _FLOAT))
+        elif kind is None:
             arrays.append(next(floats))
         elif name in constants:
             arrays.append(pa.repeat(constants[name], length))

@@ -21,7 +21,8 @@ from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
 from market_data_tick_handler.main import main
 from market_data_tick_handler.storage.candle_files import candle_columns
 from market_data_tick_handler.storage.paths import CANDLES, day_of, parse_path
-from market_data_tick_handler.testing import START_US, ManualClock
+from market_data_tick_handler.testing import ManualClock
+from market_data_tick_handler.testing.ticks import START_US
 from streaming_service.sources.simulated import Duplicate, Invalid, Late, Reorder, SimulatedSource
 from tests.e2e.conftest import Replayed
 
@@ -43,16 +44,19 @@ FAULTS: Final = (
 )
 
 
-def test_recorded_days_across_midnight(replayed: Callable[[str], Replayed], tmp_path: Path) -> None:
-    assert_batch_agrees(replayed("binance-spot-btc-eth-2024-08-08_09").out, tmp_path, "2024-08-08", "2024-08-09")
+# Across midnight, inverse contracts, three days of a quiet market, rows stamped behind the end of the recording.
+RECORDED: Final = {
+    "binance-spot-btc-eth-2024-08-08_09": ("2024-08-08", "2024-08-09"),
+    "binance-coinm-btc-eth-2024-08-08_09": ("2024-08-08", "2024-08-09"),
+    "binance-spot-nexousdt-2024-07-24": ("2024-07-23", "2024-07-25"),
+    "binance-usdm-btc-eth-2024-08-08": ("2024-08-08", "2024-08-08"),
+    "binance-usdm-btcusdt-2023-04-04_05": ("2023-04-04", "2023-04-05"),
+}
 
 
-def test_recorded_inverse_contracts(replayed: Callable[[str], Replayed], tmp_path: Path) -> None:
-    assert_batch_agrees(replayed("binance-coinm-btc-eth-2024-08-08_09").out, tmp_path, "2024-08-08", "2024-08-09")
-
-
-def test_recorded_quiet_market_of_three_days(replayed: Callable[[str], Replayed], tmp_path: Path) -> None:
-    assert_batch_agrees(replayed("binance-spot-nexousdt-2024-07-24").out, tmp_path, "2024-07-23", "2024-07-25")
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_recorded_days(name: str, replayed: Callable[[str], Replayed], tmp_path: Path) -> None:
+    assert_batch_agrees(replayed(name).out, tmp_path, *RECORDED[name])
 
 
 @pytest.fixture(scope="module")

@@ -23,15 +23,16 @@ from market_data_tick_handler.core.continuity import Judged
 from market_data_tick_handler.core.features.order_stats import CHILDREN_15S, Arena, Series, Sketch, empty_sketch
 from market_data_tick_handler.core.options import FeatureParameters
 from market_data_tick_handler.core.ticks import Array, DataType
-from market_data_tick_handler.core.timeframes import BORDER_US
+from market_data_tick_handler.core.timeframes import BORDER_US, Timeframe
 
 MINUTE_US: Final = 60_000_000
 
 # One stretch of arrival time: the judged rows of each data type that has any.
 Segment = Mapping[DataType, Judged]
 
-# What a candle group may read of a closed candle. Volumes in venue units; an empty candle has trade_count 0, the
-# previous close in all four prices and price_vwap NaN. Fields a caller does not have are NaN.
+# What a candle group may read of a closed candle: each field comes from the tick group that publishes it. Volumes are in
+# venue units; an empty candle has trade_count 0, the previous close in all four prices and price_vwap NaN. A field that
+# nobody publishes, or that a caller does not have, is NaN.
 CANDLE = np.dtype(
     [
         ("timestamp", "i8"),
@@ -56,6 +57,7 @@ class CandleGroup(Protocol):
     """Columns computed from closed candles (roll-up code SELF)."""
 
     name: str
+    timeframes: tuple[Timeframe, ...]
     columns: tuple[str, ...]
     MEMORY: np.dtype[np.void]
     OUT: np.dtype[np.void]
@@ -72,6 +74,11 @@ def record(*parts: str) -> np.dtype[np.void]:
     """Record layout from alternating dtype and space-separated names: `record("i8", "t0 n", "f8", "open close")`."""
     fields = [(name, kind) for kind, names in zip(parts[::2], parts[1::2], strict=True) for name in names.split()]
     return np.dtype(fields)
+
+
+def as_bytes(records: Array) -> Array:
+    """The same contiguous records as rows of bytes, which NumPy copies in one go instead of field by field."""
+    return records.view(np.uint8).reshape(len(records), -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +143,20 @@ class TickState:
         """
         raise NotImplementedError
 
+    def traded(self, out: Array) -> Array:
+        """Which of the finished candles hold anything; asked of the pipeline's first group only."""
+        raise NotImplementedError
+
     def settle(self, border_us: int) -> None:
         """Fix what the border (a multiple of 15 s) fixes. Called when every row with local_timestamp < border + grace
         was folded; a group without as-of values has nothing to do."""
 
     def bins(self, step_us: int, t0: int, count: int) -> Array:
         """The `count` consecutive 15 s or 1 m bins from `t0`, copied; one that never saw anything is empty."""
-        ring = self.bins15 if step_us == BORDER_US else self.bins60
+        ring = as_bytes(self.bins15 if step_us == BORDER_US else self.bins60)
         first = (t0 // step_us) % len(ring)
-        if first + count <= len(ring):
-            out = ring[first : first + count].copy()
-        else:
-            out = ring[(first + np.arange(count)) % len(ring)]
+        wanted = slice(first, first + count) if first + count <= len(ring) else (first + np.arange(count)) % len(ring)
+        out = ring[wanted].copy().view(self.BIN).reshape(count)
         opens = t0 + step_us * np.arange(count)
         absent = out["t0"] != opens
         if absent.any():
@@ -234,10 +243,11 @@ class TickState:
 
 
 class TickGroup(Protocol):
-    """Columns computed from ticks. `inputs`: the data types its `fold` wants; `requires`: groups it reads."""
+    """Columns computed from ticks. `inputs`: the data types without which it has nothing to say."""
 
     name: str
     inputs: tuple[DataType, ...]
+    timeframes: tuple[Timeframe, ...]
 
     def open(self, shape: RunShape) -> TickState:
         """A fresh state for one pipeline."""

@@ -13,6 +13,7 @@ from market_data_tick_handler.core.features.bins import US_15S, US_60S, slot, sl
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
 from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS, CHUNK, Quantile, Series, add_chunk
 from market_data_tick_handler.core.ticks import Array, DataType
+from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 BIN: Final = record("i8", f"t0 n {CHAIN_FIELDS} total low high least most negative")
 CARRY: Final = record("i8", "unused")
@@ -135,6 +136,7 @@ class DelaysGroup:
 
     name = "delays"
     inputs = (DataType.TRADES,)
+    timeframes = ALL_TIMEFRAMES
 
     def open(self, shape: RunShape) -> TickState:
         """A fresh state for one pipeline."""

@@ -22,6 +22,7 @@ from market_data_tick_handler.core.features.contract import RunShape, Segment, T
 from market_data_tick_handler.core.features.flow_bins import BIN, OUT, add_trade, finish, merge
 from market_data_tick_handler.core.features.order_stats import CHUNK, MISSING, Quantile, Series, add_chunk
 from market_data_tick_handler.core.ticks import Array, DataType
+from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 CARRY: Final = record(
     "i8",
@@ -318,6 +319,9 @@ class FlowState(TickState):
         """Put back what `state` gave."""
         super().load(state)
         self.buckets = state["buckets"].copy()
+        carry = self.carry[0]
+        carry["e_slot15"] = carry["e_open15"] // US_15S % len(self.bins15)
+        carry["e_slot60"] = carry["e_open60"] // US_60S % len(self.bins60)
 
 
 class FlowGroup:
@@ -325,6 +329,7 @@ class FlowGroup:
 
     name = "flow"
     inputs = (DataType.TRADES,)
+    timeframes = ALL_TIMEFRAMES
 
     def open(self, shape: RunShape) -> TickState:
         """A fresh state for one pipeline."""

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Final, cast
 
 from market_data_tick_handler.core.features.contract import CandleGroup, TickGroup
+from market_data_tick_handler.core.instruments import InstrumentType, data_types_for
 from market_data_tick_handler.errors import ConfigError
 
 _PACKAGE: Final = "market_data_tick_handler.core.features"
 TICK_GROUPS: Final = ("ohlcv", "flow", "delays")
 CANDLE_GROUPS: Final = ("returns", "indicators")
+# What every instrument with trades needs, and what a chain of options has instead.
+BASE: Final = "ohlcv"
+CHAIN: Final = "options"
 
 
-def select(names: Sequence[str]) -> tuple[list[TickGroup], list[CandleGroup]]:
-    """The groups named, in computing order. `ohlcv` is always there: every other group rests on it.
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The groups of one pipeline in computing order; `absent` names those whose feed the instrument does not have."""
+
+    ticks: tuple[TickGroup, ...]
+    candles: tuple[CandleGroup, ...]
+    absent: tuple[str, ...]
+
+
+def select(names: Sequence[str], instrument_type: InstrumentType) -> Selection:
+    """The groups named that apply to the instrument. `ohlcv` is always there where there are trades: every other group
+    rests on it. An option chain has rows of its own and nothing but its own group.
 
     Raises:
         ConfigError: a name is unknown.
@@ -24,9 +39,17 @@ def select(names: Sequence[str]) -> tuple[list[TickGroup], list[CandleGroup]]:
     if unknown:
         known = " ".join(("identity", *TICK_GROUPS, *CANDLE_GROUPS))
         raise ConfigError(f"unknown feature groups {unknown}, expected some of: {known}", key="features.groups")
-    ticks = [name for name in TICK_GROUPS if name == "ohlcv" or name in names]
-    candles = [name for name in CANDLE_GROUPS if name in names]
-    return [cast(TickGroup, _load(name)) for name in ticks], [cast(CandleGroup, _load(name)) for name in candles]
+    if instrument_type is InstrumentType.OPTION_CHAIN:
+        return Selection((_tick_group(CHAIN),) if CHAIN in names else (), (), ())
+    have = set(data_types_for(instrument_type))
+    wanted = [_tick_group(name) for name in TICK_GROUPS if name == BASE or (name in names and name != CHAIN)]
+    ticks = tuple(group for group in wanted if have.issuperset(group.inputs))
+    candles = tuple(cast(CandleGroup, _load(name)) for name in CANDLE_GROUPS if name in names)
+    return Selection(ticks, candles, tuple(group.name for group in wanted if group not in ticks))
+
+
+def _tick_group(name: str) -> TickGroup:
+    return cast(TickGroup, _load(name))
 
 
 def _load(name: str) -> object:

@@ -35,7 +35,7 @@ from market_data_tick_handler.core.features.spreads import (
     roll_spread,
 )
 from market_data_tick_handler.core.ticks import Array
-from market_data_tick_handler.core.timeframes import DAY_US, SECOND_US
+from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, DAY_US, SECOND_US
 
 COLUMNS: Final = (
     *("sma_5", "sma_10", "sma_20", "ema_5", "ema_10", "ema_20", "wma_5"),
@@ -282,6 +282,7 @@ class Indicators:
 
     __slots__ = ()
     name: str = "indicators"
+    timeframes = ALL_TIMEFRAMES
     columns: tuple[str, ...] = COLUMNS
     MEMORY = MEMORY
     OUT = OUT

@@ -11,6 +11,7 @@ from market_data_tick_handler.core.continuity import ACCEPTED, DUPLICATE, INVALI
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, ratio, slot
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType
+from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 BIN: Final = record(
     "i8",
@@ -220,6 +221,11 @@ class OhlcvState(TickState):
     merge_kernel = staticmethod(_merge)
     finish_kernel = staticmethod(_finish)
 
+    def traded(self, out: Array) -> Array:
+        """Candles with at least one trade."""
+        traded: Array = out["trade_count"] > 0
+        return traded
+
     def fold(self, segment: Segment) -> None:
         """Add the segment's trades."""
         ticks = segment.get(DataType.TRADES)
@@ -238,6 +244,7 @@ class OhlcvGroup:
 
     name = "ohlcv"
     inputs = (DataType.TRADES,)
+    timeframes = ALL_TIMEFRAMES
 
     def open(self, shape: RunShape) -> TickState:
         """A fresh state for one pipeline."""

@@ -20,7 +20,7 @@ from market_data_tick_handler.core.features.rolling import (
 )
 from market_data_tick_handler.core.features.spreads import illiquidity
 from market_data_tick_handler.core.ticks import Array
-from market_data_tick_handler.core.timeframes import DAY_US
+from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, DAY_US
 
 COLUMNS: Final = (
     *("close_to_close_return", "log_return", "open_to_close_return", "gap_return", "high_low_ratio"),
@@ -117,6 +117,7 @@ class Returns:
 
     __slots__ = ()
     name: str = "returns"
+    timeframes = ALL_TIMEFRAMES
     columns: tuple[str, ...] = COLUMNS
     MEMORY = MEMORY
     OUT = OUT
