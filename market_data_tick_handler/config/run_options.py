@@ -28,6 +28,11 @@ def pipeline_options(settings: Settings, instrument: InstrumentDefinition) -> Pi
             vpin_bucket_volume=parameters.vpin_bucket_volume,
             vpin_buckets=parameters.vpin_buckets,
             large_trade_notional=parameters.large_trade_notional,
+            impact_notional=parameters.impact_notional,
+            funding_interval_s=parameters.funding_interval.us / 1e6,
+            options_max_age_s=parameters.options_max_age.us / 1e6,
+            options_min_tte_s=parameters.options_min_tte.us / 1e6,
+            options_iv_scale=parameters.options_iv_scale,
         ),
     )
 

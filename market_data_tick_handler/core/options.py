@@ -16,6 +16,11 @@ class FeatureParameters:
     vpin_bucket_volume: float | None = None
     vpin_buckets: int = 50
     large_trade_notional: float = 50_000.0
+    impact_notional: float | None = 250_000.0
+    funding_interval_s: float | None = 28_800.0
+    options_max_age_s: float = 600.0
+    options_min_tte_s: float = 3_600.0
+    options_iv_scale: float | None = 100.0
 
 
 @dataclass(frozen=True, slots=True)

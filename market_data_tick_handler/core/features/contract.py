@@ -31,7 +31,7 @@ MINUTE_US: Final = 60_000_000
 Segment = Mapping[DataType, Judged]
 
 # What a candle group may read of a closed candle: each field comes from the tick group that publishes it. Volumes are in
-# venue units; an empty candle has trade_count 0, the previous close in all four prices and price_vwap NaN. A field that
+# venue units; an empty candle has trade_count 0, the previous close in all four prices, price_vwap NaN. A field that
 # nobody publishes, or that a caller does not have, is NaN.
 CANDLE = np.dtype(
     [
