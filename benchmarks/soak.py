@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
@@ -41,7 +40,7 @@ def run(quick: bool) -> Iterator[Result]:
 
 def measure(root: str, hours: int) -> dict[str, Any]:
     """Megabytes and counts of a service with trades, book, bus and Parquet sink."""
-    from market_data_tick_handler.config import load_settings
+    from market_data_tick_handler.config import Settings
     from market_data_tick_handler.core.ticks import DataType
     from streaming_service.app import Service
     from streaming_service.clock import DataClock, SystemClock
@@ -49,12 +48,7 @@ def measure(root: str, hours: int) -> dict[str, Any]:
     from streaming_service.ingest import Feed
     from streaming_service.sources.simulated import SimulatedSource
 
-    settings = load_settings(
-        os.devnull,
-        os.devnull,
-        {"instruments": [ticks.INSTRUMENT.key], "persist.path": root, "monitoring.port": 0},
-        environment={},
-    ).settings
+    settings = Settings(instruments=(ticks.INSTRUMENT.key,), persist={"path": root}, monitoring={"port": 0})
     start_us, end_us = ticks.DAY_START_US, ticks.DAY_START_US + hours * 3_600_000_000
     source = SimulatedSource(
         settings.instruments,

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from market_data_tick_handler.core.instruments import instrument_from_venue_symbol
 from market_data_tick_handler.core.ticks import LAYOUTS, DataType
@@ -163,6 +165,44 @@ def test_frames_about_something_else_are_handed_back() -> None:
     decoded = decode(depth, wrapped(), acknowledged, tickers, stranger)
     assert decoded.others == [0, 2, 3, 4]
     assert ids(decoded) == {SPOT.key: [3735683259]}
+    assert not decoded.violations
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "t": st.integers(0, 2**63 - 1) | st.floats(0, 9e15),
+                "p": st.floats(allow_nan=False, allow_infinity=False).map(repr) | st.sampled_from(["nan", "inf"]),
+                "q": st.floats(0, 1e9).map(repr),
+                "T": st.integers(0, 2**60) | st.floats(0, 2e12),
+                "m": st.booleans(),
+                "X": st.sampled_from(["MARKET", "ADL", "RPI"]),
+                "s": st.sampled_from(["BTCUSDT", "ETHUSDT"]),
+            },
+        ),
+        max_size=20,
+    )
+)
+def test_the_company_that_a_frame_keeps_does_not_change_its_row(trades: list[dict[str, Any]]) -> None:
+    """A batch of plain trades is read in another way than one with something unusual in it."""
+    frames = [wrapped(f"{trade.get('s', 'BTCUSDT').lower()}@trade", **trade) for trade in trades]
+    plain, unusual = decode(*frames), decode(*frames, b'{"result":null,"id":1}')
+    assert unusual.others == [len(frames)]
+    assert plain.filtered == unusual.filtered
+    assert [violation.raw for violation in plain.violations] == [violation.raw for violation in unusual.violations]
+    for ours, theirs in zip(plain.rows, unusual.rows, strict=True):
+        assert ours.instrument == theirs.instrument
+        for field in LAYOUTS[DataType.TRADES]:
+            np.testing.assert_array_equal(ours.batch[field.name], theirs.batch[field.name])
+            assert ours.batch[field.name].dtype == theirs.batch[field.name].dtype == np.dtype(field.dtype)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 65_535, 65_536])
+def test_batches_of_every_size_are_whole(size: int) -> None:
+    decoded = decode(*[wrapped(t=7)] * size)
+    assert decoded.rows[0].batch["id"].tolist() == [7] * size
     assert not decoded.violations
 
 
