@@ -34,6 +34,8 @@ def main() -> None:
         parser.error(f"expected names of {' '.join(BENCHMARKS)}; got {' '.join(unknown)}")
     load, python = os.getloadavg()[0], platform.python_version()
     print(f"{platform.machine()}, {os.cpu_count()} processors, load {load:.1f}, Python {python}")
+    # Compiling costs a process time and 200 MB; only the benchmark `kernels` is about that.
+    startup.compile_once()
     results: list[Result] = []
     for name in arguments.names or BENCHMARKS:
         for result in _results(name, arguments.quick):

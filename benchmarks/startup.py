@@ -43,6 +43,15 @@ def run_start(quick: bool) -> Iterator[Result]:
     )
 
 
+def compile_once() -> None:
+    """Fill the kernel cache, so that no measured process compiles."""
+    in_child("benchmarks.startup:measure_kernels", {})
+    with TemporaryDirectory(prefix="benchmark-") as root:
+        path = str(Path(root) / ticks.CSV_NAME)
+        in_child("benchmarks.ticks:write_csv", {"path": path, "rows": 1_000})
+        in_child("benchmarks.history:measure_csv", {"path": path, "repeats": 1})
+
+
 def measure_kernels() -> float:
     """Seconds of the warm-up after the imports."""
     from market_data_tick_handler.core import warmup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import date
 from pathlib import Path
 
@@ -69,7 +70,6 @@ def write_day(root: str, rows: int) -> None:
 def write_csv(path: str, rows: int) -> None:
     """The day as a Tardis file."""
     import polars as pl
-    from isal import igzip
 
     batch = trades(rows)
     frame = pl.DataFrame(
@@ -82,8 +82,8 @@ def write_csv(path: str, rows: int) -> None:
             "amount": np.round(batch["amount"], 5),
         }
     )
-    with igzip.open(path, "wb", compresslevel=_COMPRESSION_LEVEL) as file:
-        frame.write_csv(file)
+    text = frame.write_csv().encode()
+    Path(path).write_bytes(gzip.compress(text, compresslevel=_COMPRESSION_LEVEL))
 
 
 def day_file(root: Path) -> Path:

@@ -17,31 +17,32 @@ True
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from market_data_tick_handler.candle_features import (
+    Features,
+    Memories,
+    chosen_groups,
+    cold_memories,
+    copied,
+    features_of,
+    loaded_memories,
+    snapshot_layout,
+)
 from market_data_tick_handler.candle_input import append_features, candle_record, candle_records, check_consecutive
-from market_data_tick_handler.core.features import indicators, returns
 from market_data_tick_handler.core.features.contract import CANDLE
 from market_data_tick_handler.core.ticks import Array
 from market_data_tick_handler.core.timeframes import Timeframe, ceil_us, parse_timeframe
 from market_data_tick_handler.errors import CorruptObject, DataError
 
-Features = dict[str, float | None]
-Memories = tuple[Array, ...]
-
-GROUPS: Final = (returns.GROUP, indicators.GROUP)
-_COLUMNS: Final = tuple(name for group in GROUPS for name in group.columns)
+DEFAULT_GROUPS: Final = ("returns", "indicators")
 DEFAULT_REVISION_WINDOW_US: Final = 120_000_000
-
-# Snapshots hold raw records: another layout cannot be read and says so.
-_LAYOUT: Final = hashlib.sha256(repr([(group.name, group.MEMORY.descr) for group in GROUPS]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ class _Checkpoint:
 
 
 class HFTFeatureCalculator:
-    """Features of the groups `returns` and `indicators` for one series of closed candles.
+    """Features of one series of closed candles: the groups `returns` and `indicators`, or those named.
+
+    groups: candle groups by name; `mft` has the slower indicators, at 1m and above.
 
     A candle is a mapping with `timestamp` (the open: microseconds, datetime or ISO string), `open high low close
     volume`, and whatever else there is of `quote_volume buy_volume_sum sell_volume_sum signed_sqrt_notional trade_count
@@ -74,17 +77,24 @@ class HFTFeatureCalculator:
         timeframe: str | Timeframe = Timeframe.M1,
         *,
         revision_window_us: int = DEFAULT_REVISION_WINDOW_US,
+        groups: Sequence[str] = DEFAULT_GROUPS,
     ) -> None:
         self.symbol = symbol
         self.timeframe = parse_timeframe(timeframe)
         self.revision_window_us = revision_window_us
-        self._memories = _cold()
+        self._groups = chosen_groups(groups, self.timeframe)
+        self._memories = cold_memories(self._groups)
         self._window: deque[_Checkpoint] = deque(maxlen=_checkpoints(revision_window_us, self.timeframe))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the features, in the order of every result."""
-        return _COLUMNS
+        return tuple(name for group in self._groups for name in group.columns)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the feature groups, in computing order."""
+        return tuple(group.name for group in self._groups)
 
     @property
     def last_timestamp(self) -> int | None:
@@ -125,7 +135,7 @@ class HFTFeatureCalculator:
         """Features `update` would give for `candle`, the open one as it stands for instance; nothing changes."""
         record = candle_record(candle)
         before = self._memories if self._is_next(record) else self._window[self._position(record)].before
-        return _features(_copy(before), record, self.timeframe.us)
+        return features_of(self._groups, copied(before), record, self.timeframe.us)
 
     def batch(self, candles: Any, timeframe: str | Timeframe | None = None) -> Any:
         """Features of a whole series, from a cold start and without touching this calculator's state.
@@ -135,11 +145,12 @@ class HFTFeatureCalculator:
 
         Returns the same kind of container with the feature columns behind its own; null is NaN, in Arrow null.
         """
-        step_us = (self.timeframe if timeframe is None else parse_timeframe(timeframe)).us
+        chosen = self.timeframe if timeframe is None else parse_timeframe(timeframe)
+        step_us, groups = chosen.us, chosen_groups(self.groups, chosen)
         records = candle_records(candles)
         check_consecutive(records["timestamp"], step_us)
         columns: dict[str, Array] = {}
-        for group, memory in zip(GROUPS, _cold(), strict=True):
+        for group, memory in zip(groups, cold_memories(groups), strict=True):
             out = np.empty(len(records), group.OUT)
             group.finish(memory, records, step_us, out)
             columns.update({name: np.ascontiguousarray(out[name]) for name in out.dtype.names or ()})
@@ -156,7 +167,7 @@ class HFTFeatureCalculator:
     def snapshot(self) -> bytes:
         """The complete state, the candles of the revision window included."""
         header = {
-            "layout": _LAYOUT,
+            "layout": snapshot_layout(self._groups),
             "symbol": self.symbol,
             "timeframe": str(self.timeframe),
             "revision_window_us": self.revision_window_us,
@@ -174,14 +185,14 @@ class HFTFeatureCalculator:
             DataError: the snapshot is another calculator's, of another version, or damaged.
         """
         header, body = _split(data)
-        expected = {"layout": _LAYOUT, "symbol": self.symbol, "timeframe": str(self.timeframe)}
+        expected = {"layout": snapshot_layout(self._groups), "symbol": self.symbol, "timeframe": str(self.timeframe)}
         came = {name: header.get(name) for name in expected}
         if came != expected:
             raise DataError(
                 f"expected a snapshot of {expected}, came {came}; start cold and feed stored candles instead"
             )
         count = int(header["checkpoints"])
-        sizes = [CANDLE.itemsize, *(group.MEMORY.itemsize for group in GROUPS)]
+        sizes = [CANDLE.itemsize, *(group.MEMORY.itemsize for group in self._groups)]
         if len(body) != count * sum(sizes) + sum(sizes[1:]):
             raise CorruptObject(
                 f"expected a snapshot with {count} checkpoints, came {len(body)} bytes; use an older one"
@@ -191,16 +202,19 @@ class HFTFeatureCalculator:
         at = 0
         for _ in range(count):
             candle = np.frombuffer(body, CANDLE, 1, at).copy()
-            before = _memories(body, at + CANDLE.itemsize)
-            self._window.append(_Checkpoint(before, candle, _features(_copy(before), candle, self.timeframe.us)))
+            before = loaded_memories(self._groups, body, at + CANDLE.itemsize)
+            features = features_of(self._groups, copied(before), candle, self.timeframe.us)
+            self._window.append(_Checkpoint(before, candle, features))
             at += sum(sizes)
-        self._memories = _memories(body, at)
+        self._memories = loaded_memories(self._groups, body, at)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"symbol": self.symbol, "timeframe": str(self.timeframe), "snapshot": self.snapshot()}
+        chosen = {"symbol": self.symbol, "timeframe": str(self.timeframe), "groups": self.groups}
+        return {**chosen, "snapshot": self.snapshot()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.symbol, self.timeframe = state["symbol"], Timeframe(state["timeframe"])
+        self._groups = chosen_groups(state["groups"], self.timeframe)
         self.restore(state["snapshot"])
 
     def __repr__(self) -> str:
@@ -235,14 +249,14 @@ class HFTFeatureCalculator:
         return (at - first) // self.timeframe.us
 
     def _close(self, record: Array) -> Features:
-        before = _copy(self._memories)
-        features = _features(self._memories, record, self.timeframe.us)
+        before = copied(self._memories)
+        features = features_of(self._groups, self._memories, record, self.timeframe.us)
         self._window.append(_Checkpoint(before, record, features))
         return features
 
     def _recompute(self, position: int, record: Array) -> list[dict[str, Any]]:
         entries = list(self._window)
-        self._memories = _copy(entries[position].before)
+        self._memories = copied(entries[position].before)
         while len(self._window) > position:
             self._window.pop()
         changed = []
@@ -255,32 +269,6 @@ class HFTFeatureCalculator:
 
 def _checkpoints(revision_window_us: int, timeframe: Timeframe) -> int:
     return ceil_us(revision_window_us, timeframe.us) // timeframe.us + 1
-
-
-def _cold() -> Memories:
-    return tuple(np.zeros(1, group.MEMORY) for group in GROUPS)
-
-
-def _copy(memories: Memories) -> Memories:
-    return tuple(memory.copy() for memory in memories)
-
-
-def _memories(body: bytes, at: int) -> Memories:
-    out = []
-    for group in GROUPS:
-        out.append(np.frombuffer(body, group.MEMORY, 1, at).copy())
-        at += group.MEMORY.itemsize
-    return tuple(out)
-
-
-def _features(memories: Memories, candle: Array, step_us: int) -> Features:
-    """Features of one candle; `memories` move on."""
-    values: list[float] = []
-    for group, memory in zip(GROUPS, memories, strict=True):
-        out = np.empty(1, group.OUT)
-        group.finish(memory, candle, step_us, out)
-        values += out[0].item()
-    return {name: value if value == value else None for name, value in zip(_COLUMNS, values, strict=True)}
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:

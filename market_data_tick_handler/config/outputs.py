@@ -19,7 +19,7 @@ class ServeSettings(Section):
         default=SecretUrl("redis://127.0.0.1:6379/0"), description="address of Redis; its password is masked"
     )
     queue_size: int = Field(
-        default=10_000, ge=1, description="candles that may wait for one slow subscriber; what overflows is counted"
+        default=512, ge=1, description="candles that may wait for one slow subscriber; what overflows is counted"
     )
 
 
@@ -52,7 +52,7 @@ class PersistSettings(Section):
     )
     store_ticks: bool = Field(default=False, description="keep the raw ticks too, as day files under raw_tick_data/")
     queue_size: int = Field(
-        default=10_000, ge=1, description="batches that may wait for a slow target; what overflows is counted"
+        default=512, ge=1, description="batches that may wait for a slow target; what overflows is counted"
     )
     bigquery: BigQuerySettings = BigQuerySettings()
 

@@ -54,6 +54,8 @@ def unpack(data: bytes) -> Any:
             f"snapshot: expected {MAGIC!r} version {VERSION}, got {magic!r} version {version}; start without it"
         )
     start = _HEAD.size + length
+    if len(data) < start:
+        raise CorruptObject(f"snapshot: expected a header of {length} bytes, got {len(data) - _HEAD.size}; it is cut off")
 
     def decode(node: Any) -> Any:
         if isinstance(node, dict):

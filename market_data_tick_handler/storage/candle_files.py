@@ -23,6 +23,7 @@ from market_data_tick_handler.storage.paths import CANDLES, CHAIN_CANDLES, candl
 
 # A file is rewritten at most this often while its candles come in one by one.
 REWRITE_INTERVAL_US: Final = 5_000_000
+_COPIED_ROWS: Final = 1_024
 
 
 class CandleWriter:
@@ -81,14 +82,43 @@ class CandleWriter:
         return last_us is None or now_us - last_us >= self._rewrite_interval_us
 
     def _rewrite(self, path: Path) -> None:
-        tables = list(self._pending[path])
-        if path.is_file():
-            tables.insert(0, _read(path, None))
-        merged = newest_revisions(tables)
+        new = newest_revisions(self._pending[path])
         with replacing(path) as temporary:
-            pq.write_table(merged, temporary, compression="zstd")
-        self._written_rows[path] = merged.num_rows
+            self._written_rows[path] = _write_after(path, new, temporary)
         del self._pending[path]
+
+
+def _write_after(path: Path, new: pa.Table, target: Path) -> int:
+    """Write the rows of `path`, if there is such a file, and `new` to `target`; return the number of rows.
+
+    What lies before the first new candle is copied a piece at a time, so that rewriting a file in the evening takes
+    no more memory than in the morning.
+    """
+    if not path.is_file():
+        pq.write_table(new, target, compression="zstd")
+        return int(new.num_rows)
+    first_us = int(_times(new)[0])
+    written, held = 0, []
+    try:
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(new.schema):
+                merged = newest_revisions([file.read(), new])
+                pq.write_table(merged, target, compression="zstd")
+                return int(merged.num_rows)
+            with pq.ParquetWriter(target, new.schema, compression="zstd") as writer:
+                for part in file.iter_batches(_COPIED_ROWS, use_threads=False):
+                    held.append(pa.Table.from_batches([part]))
+                    together = pa.concat_tables(held)
+                    # Whole pieces only: row groups must not get smaller with every rewrite.
+                    if together.num_rows > _COPIED_ROWS and _times(together)[_COPIED_ROWS] < first_us:
+                        writer.write_table(together.slice(0, _COPIED_ROWS))
+                        written += _COPIED_ROWS
+                        held = [together.slice(_COPIED_ROWS)]
+                tail = newest_revisions([*held, new])
+                writer.write_table(tail)
+                return written + int(tail.num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _corrupt(path, error) from error
 
 
 def newest_revisions(tables: list[pa.Table]) -> pa.Table:
@@ -190,9 +220,11 @@ def _read(path: Path, columns: Collection[str] | None) -> pa.Table:
         with pq.ParquetFile(path) as file:
             return file.read(columns=list(columns) if columns is not None else None)
     except (pa.ArrowInvalid, OSError) as error:
-        raise CorruptObject(
-            f"{path}: expected a whole Parquet file, got: {error}; delete it and compute the day again"
-        ) from error
+        raise _corrupt(path, error) from error
+
+
+def _corrupt(path: Path, error: Exception) -> CorruptObject:
+    return CorruptObject(f"{path}: expected a whole Parquet file, got: {error}; delete it and compute the day again")
 
 
 def _times(table: pa.Table) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

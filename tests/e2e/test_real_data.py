@@ -34,8 +34,9 @@ EXPLAINED: Final[dict[oracle.Mismatch, str]] = {}
 # Candles that the vendor has no bar for, with the reason.
 UNFINISHED: Final = "the recording stops inside it: the vendor leaves its last bar out, we publish it as PARTIAL"
 EMPTY: Final = "no trade: the vendor leaves it out, we carry the previous close"
-# Accepted trades that are in no candle of any timeframe, and in no bar of the vendor either: the recorder's clock was
-# 1.27 s slow and it stopped at 23:59:58.760 of its own time, before the candles of 00:00:00, to which they belong, opened.
+# Accepted trades that are in no candle of any timeframe, and in no bar of the vendor either. The recorder's clock was
+# 1.27 s slow and it stopped at 23:59:58.760 of its own time, before the candles opened to which they belong: these are
+# the fills of one order, stamped 00:00:00.029.
 AFTER_THE_STOP: Final = {"BINANCE-FUTURES:PERPETUAL:ETH-USDT": 25}
 
 
@@ -97,7 +98,7 @@ def test_vwap_of_linear_contracts_equals_the_vendors(name: str, replayed: Replay
 
 
 def test_whole_minutes_equal_the_klines_of_the_exchange(replayed: Replay) -> None:
-    """The recording stops at 23:54:15 and 00:05:05; the ten minutes between are whole. No kline file has more fields."""
+    """From 23:54:15 to 00:05:05 are ten whole minutes. The kline files have no more fields than these."""
     recording = replayed(SPOT)
     candles = oracle.stored_candles(recording.out)
     compared = {}

@@ -49,6 +49,14 @@ CANDLE = np.dtype(
         ("volume_delta", "f8"),
         ("signed_sqrt_notional", "f8"),
         ("vwap_base_volume", "f8"),
+        ("index_price", "f8"),
+        ("mark_price", "f8"),
+        ("oi_change", "f8"),
+        ("liquidation_volume", "f8"),
+        ("rv_1s", "f8"),
+        ("jump_1s", "f8"),
+        ("funding_rate", "f8"),
+        ("basis_bps_tw", "f8"),
     ]
 )
 
@@ -86,6 +94,7 @@ class RunShape:
     """What a tick group must know of its run.
 
     slots15, slots60: lengths of the rings of 15 s and 1 m bins. floor_us: bins that open before it are not kept.
+    expiry_us: 0 = the contract has none.
     """
 
     slots15: int
@@ -95,6 +104,7 @@ class RunShape:
     inverse: bool
     multiplier: float
     parameters: FeatureParameters
+    expiry_us: int = 0
 
 
 @dataclass(slots=True)
@@ -117,6 +127,8 @@ class TickState:
     MEMORY: ClassVar[np.dtype[np.void]]
     OUT: ClassVar[np.dtype[np.void]]
     SERIES: ClassVar[tuple[Series, ...]] = ()
+    # Columns of text: their field of OUT holds an index into these.
+    CODES: ClassVar[Mapping[str, Array]] = {}
     merge_kernel: ClassVar[Callable[..., None]]
     finish_kernel: ClassVar[Callable[..., None]]
 

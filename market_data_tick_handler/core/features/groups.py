@@ -12,8 +12,8 @@ from market_data_tick_handler.core.instruments import InstrumentType, data_types
 from market_data_tick_handler.errors import ConfigError
 
 _PACKAGE: Final = "market_data_tick_handler.core.features"
-TICK_GROUPS: Final = ("ohlcv", "flow", "delays")
-CANDLE_GROUPS: Final = ("returns", "indicators")
+TICK_GROUPS: Final = ("ohlcv", "flow", "delays", "derivatives", "liquidations", "spread", "book_delays")
+CANDLE_GROUPS: Final = ("returns", "indicators", "derivative_ratios", "mft")
 # What every instrument with trades needs, and what a chain of options has instead.
 BASE: Final = "ohlcv"
 CHAIN: Final = "options"
@@ -44,8 +44,13 @@ def select(names: Sequence[str], instrument_type: InstrumentType) -> Selection:
     have = set(data_types_for(instrument_type))
     wanted = [_tick_group(name) for name in TICK_GROUPS if name == BASE or (name in names and name != CHAIN)]
     ticks = tuple(group for group in wanted if have.issuperset(group.inputs))
-    candles = tuple(cast(CandleGroup, _load(name)) for name in CANDLE_GROUPS if name in names)
+    candles = candle_groups(names)
     return Selection(ticks, candles, tuple(group.name for group in wanted if group not in ticks))
+
+
+def candle_groups(names: Sequence[str]) -> tuple[CandleGroup, ...]:
+    """Those of the groups named that read closed candles, in computing order."""
+    return tuple(cast(CandleGroup, _load(name)) for name in CANDLE_GROUPS if name in names)
 
 
 def _tick_group(name: str) -> TickGroup:

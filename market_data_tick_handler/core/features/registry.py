@@ -11,7 +11,20 @@ from functools import cache
 from typing import Final
 
 from market_data_tick_handler.core.features.column import Column
-from market_data_tick_handler.core.features.columns import delays, flow, identity, indicators, ohlcv, returns
+from market_data_tick_handler.core.features.columns import (
+    book_delays,
+    delays,
+    derivative_ratios,
+    derivatives,
+    flow,
+    identity,
+    indicators,
+    liquidations,
+    mft,
+    ohlcv,
+    returns,
+    spread,
+)
 
 __all__ = ["FEATURE_VERSION", "Column", "checked", "column", "columns", "group_names"]
 
@@ -50,6 +63,12 @@ _GROUPS: Final = checked(
         "delays": delays.COLUMNS,
         "returns": returns.COLUMNS,
         "indicators": indicators.COLUMNS,
+        "derivatives": derivatives.COLUMNS,
+        "liquidations": liquidations.COLUMNS,
+        "spread": spread.COLUMNS,
+        "book_delays": book_delays.COLUMNS,
+        "derivative_ratios": derivative_ratios.COLUMNS,
+        "mft": mft.COLUMNS,
     }
 )
 _BY_NAME: Final = {member.name: member for members in _GROUPS.values() for member in members}

@@ -29,6 +29,7 @@ _MARKET: Final = "MARKET"
 # Spot sockets can be asked for microseconds; milliseconds reach this in the year 33658.
 _MICROSECONDS_FROM: Final = 10**15
 _SHOWN_BYTES: Final = 200
+_INCOMPLETE: Final = "t, p, q, T or m is missing or no number"
 
 # A float counts exactly up to here.
 _EXACT_BELOW: Final = 2.0**53
@@ -196,7 +197,7 @@ def _carefully(
         chosen = heads if members is None else [heads[index] for index in members.tolist()]
         arrived = local_us if at is None else local_us[at]
         batch, broken, dropped = _columns([frame.data or frame for frame in chosen], arrived)
-        violations.extend(_incomplete(frames[index if at is None else int(at[index])]) for index in broken)
+        violations.extend(_violation(frames[index if at is None else int(at[index])], _INCOMPLETE) for index in broken)
         if dropped:
             filtered[instrument.key] = filtered.get(instrument.key, 0) + dropped
         if len(batch):
@@ -293,14 +294,9 @@ def _about_something_else(raw: bytes) -> bool:
     return not (head.stream.endswith("@trade") or head.e == "trade")
 
 
-def _incomplete(raw: bytes) -> ProtocolViolation:
-    return _violation(raw, "t, p, q, T or m is missing or no number")
-
-
 def _violation(raw: bytes, why: str) -> ProtocolViolation:
     shown = raw[:_SHOWN_BYTES].decode("utf-8", "replace")
     return ProtocolViolation(
-        f"expected a Binance trade frame, got {shown!r} ({why}); it was left out: if it repeats, the venue has changed "
-        "its format",
+        f"expected a Binance trade frame, got {shown!r} ({why}); left out; if it repeats, the format has changed",
         raw=raw,
     )
