@@ -24,7 +24,7 @@ from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.options import PipelineOptions
 from market_data_tick_handler.core.pipeline import Day, Pipeline
 from market_data_tick_handler.core.ticks import DataType, TickBatch
-from market_data_tick_handler.errors import DataError, MarketDataError, NotFound
+from market_data_tick_handler.errors import DataError, MarketDataError, NotFound, OutOfRange
 from market_data_tick_handler.storage.candle_files import replace_candles
 from market_data_tick_handler.storage.checkpoints import get_checkpoint, put_checkpoint
 from market_data_tick_handler.storage.gap_ledger import read_gaps
@@ -160,6 +160,7 @@ def run_day(
         tick_file_rows(require(root / raw_ticks_path(day, DataType.TRADES, instrument.key), "raw day file"))
     )
     for rows in _ahead(read_raw_ticks(root, day, DataType.TRADES, instrument.key, columns=COLUMNS)):
+        _check_day(rows, pipeline.day, instrument)
         pipeline.feed(Rows(instrument.key, rows))
     border = pipeline.border()
     counters = pipeline.trades()
@@ -168,6 +169,18 @@ def run_day(
     state, ids = pipeline.handover(border)
     packed = snapshot.pack({"state": np.frombuffer(state, np.uint8), "ids": np.frombuffer(ids, np.uint8)})
     return DayRun(pipeline.outputs(), packed, counters)
+
+
+def _check_day(rows: TickBatch, day: Day | None, instrument: InstrumentDefinition) -> None:
+    """A day file holds what arrived on its day; rows of another one would fall into this day's bins."""
+    if day is None or not len(rows):
+        return
+    first, last = int(rows["local_timestamp"].min()), int(rows["local_timestamp"].max())
+    if first < day.start_us or last >= day.end_us:
+        raise OutOfRange(
+            f"{instrument.key}: expected rows received in [{day.start_us}, {day.end_us}) us in this day file, "
+            f"got [{first}, {last}]; write the file again, cut by local_timestamp"
+        )
 
 
 def _feed_tail(pipeline: Pipeline, root: Path, instrument: InstrumentDefinition, day: date) -> bool:

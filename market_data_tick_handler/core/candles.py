@@ -86,6 +86,7 @@ class CandleBuilder:
         self.grace_us = shape.grace_us
         self.names = [group.name for group in selection.ticks]
         self.states: list[TickState] = [group.open(shape) for group in selection.ticks]
+        self.codes = {name: texts for state in self.states for name, texts in state.CODES.items()}
         self.plans = {timeframe: self._plan(selection, timeframe) for timeframe in timeframes}
         self._sealed: dict[Timeframe, tuple[int, list[Parent]]] = {}
         self._sealed_us = 0
@@ -169,7 +170,7 @@ class CandleBuilder:
         else:
             parent, start = state.parent(), t0
         if start < end:
-            state.roll(parent, start, (end - start) // MINUTE_US)
+            state.roll([parent], start, (end - start) // MINUTE_US)
         return parent
 
     def seal(self, until_us: int, timeframes: Sequence[Timeframe]) -> None:
@@ -178,19 +179,15 @@ class CandleBuilder:
         if self._sealed_us == 0:
             # The first border is less than a minute after the first row, and no older row enters a bin.
             self._sealed_us = until_us - 2 * MINUTE_US
-        for timeframe in timeframes:
-            if timeframe.from_ticks:
-                continue
-            at = self._sealed_us
-            while at < until_us:
-                t0 = floor_us(at, timeframe.us)
-                stop = min(until_us, t0 + timeframe.us)
+        above = [timeframe for timeframe in timeframes if not timeframe.from_ticks]
+        for minute in range(self._sealed_us, until_us, MINUTE_US):
+            for timeframe in above:
+                t0 = floor_us(minute, timeframe.us)
                 held = self._sealed.get(timeframe)
                 if held is None or held[0] != t0:
-                    held = self._sealed[timeframe] = (t0, [state.parent() for state in self.states])
-                for state, parent in zip(self.states, held[1], strict=True):
-                    state.roll(parent, at, (stop - at) // MINUTE_US)
-                at = stop
+                    self._sealed[timeframe] = (t0, [state.parent() for state in self.states])
+            for index, state in enumerate(self.states):
+                state.roll([self._sealed[timeframe][1][index] for timeframe in above], minute, 1)
         self._sealed_us = max(self._sealed_us, until_us)
 
     def state(self, keep_from_us: int = 0) -> dict[str, Any]:
@@ -220,8 +217,9 @@ class CandleBuilder:
 
 @dataclass(slots=True)
 class Closed:
-    """A published candle that may still change: its row, and the memories before it."""
+    """A published candle that may still change: when it opens, its row, and the memories before it."""
 
+    t0: int
     row: Array
     before: list[Array]
 
@@ -253,7 +251,9 @@ class CandleSeries:
         """Rows, oldest first, of candles that open before `until_us`: new ones, and those that changed among the
         candles that end after `dirty_us`. Keeps each for later revision."""
         step = self.timeframe.us
-        known = {int(item.row["timestamp"][0]): item.row for item in self.closed}
+        if self.next_us >= until_us and dirty_us >= self.next_us and not self._starts_earlier():
+            return []
+        known = {item.t0: item.row for item in self.closed}
         at, memories = self._rewind(dirty_us)
         changed: list[Array] = []
         while at < until_us:
@@ -265,16 +265,20 @@ class CandleSeries:
                 changed.append(row)
             else:
                 row = published
-            self.closed.append(Closed(row, before))
+            self.closed.append(Closed(at, row, before))
             at += step
         self.memories, self.next_us = memories, max(self.next_us, at)
         return changed
+
+    def _starts_earlier(self) -> bool:
+        """True if a late row moved the start of the series before what was published."""
+        return self.cold and self.first_us < (self.closed[0].t0 if self.closed else self.next_us)
 
     def _rewind(self, dirty_us: int) -> tuple[int, list[Array]]:
         """Where to compute from and the memories there; forgets the candles that will be computed again."""
         step = self.timeframe.us
         if self.closed:
-            oldest = int(self.closed[0].row["timestamp"][0])
+            oldest = self.closed[0].t0
             start = self.first_us if self.cold and self.first_us < oldest else oldest
             index = max(0, (max(dirty_us, oldest) - oldest) // step)
             if start < oldest:
@@ -302,7 +306,7 @@ class CandleSeries:
         """Drop candles that end at or before `before_us`: no row can change them any more."""
         step = self.timeframe.us
         keep = 0
-        while keep < len(self.closed) and int(self.closed[keep].row["timestamp"][0]) + step <= before_us:
+        while keep < len(self.closed) and self.closed[keep].t0 + step <= before_us:
             keep += 1
         if keep:
             del self.closed[:keep]
@@ -315,14 +319,14 @@ class CandleSeries:
             "first_us": self.first_us,
             "next_us": self.next_us,
             "cold": self.cold,
-            "closed": [[item.row, item.before] for item in self.closed],
+            "closed": [[item.t0, item.row, item.before] for item in self.closed],
         }
 
     def load(self, tree: dict[str, Any]) -> None:
         """Put back what `state` gave."""
         self.memories = tree["memories"]
         self.first_us, self.next_us, self.cold = tree["first_us"], tree["next_us"], tree["cold"]
-        self.closed = [Closed(row, before) for row, before in tree["closed"]]
+        self.closed = [Closed(t0, row, before) for t0, row, before in tree["closed"]]
 
 
 def borders(start_us: int, stop_us: int) -> range:

@@ -32,6 +32,9 @@ INVALID_OLD: Final = 6  # its candle is not open to changes any more
 
 EARLIEST_US: Final = 1_262_304_000_000_000  # 2010-01-01: no venue of ours is older
 LATEST_US: Final = 4_102_444_800_000_000  # 2100-01-01: catches nanoseconds and garbage
+# Beyond these no product or square of prices and amounts would stay finite, and no market has been: garbage, like 0.
+SMALLEST: Final = 1e-30
+LARGEST: Final = 1e30
 NEVER_US: Final = np.iinfo(np.int64).max
 MAX_SCATTERED: Final = 1 << 16
 
@@ -81,7 +84,7 @@ def _clamp(ts: Array, lt: Array, clock: int, out: Array) -> int:
     moved = 0
     for j in range(lt.shape[0]):
         t = lt[j]
-        if t < clock or t >= LATEST_US:
+        if t < clock or t >= LATEST_US or t < EARLIEST_US:
             t = clock
             moved += 1
         clock = t
@@ -93,7 +96,7 @@ def _clamp(ts: Array, lt: Array, clock: int, out: Array) -> int:
 def _in_order(lt: Array, clock: int) -> bool:
     for j in range(lt.shape[0]):
         t = lt[j]
-        if t < clock or t >= LATEST_US:
+        if t < clock or t >= LATEST_US or t < EARLIEST_US:
             return False
         clock = t
     return True
@@ -223,7 +226,7 @@ def _judge(
             code[j] = INVALID_TIME
             ct.invalid += 1
             continue
-        if not (0.0 < p < np.inf and 0.0 < q < np.inf):
+        if not (SMALLEST <= p <= LARGEST and SMALLEST <= q <= LARGEST):
             ct.invalid += 1
             if now - t > refuse_after_us or t < floor_us:
                 code[j] = INVALID_OLD

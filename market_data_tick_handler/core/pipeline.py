@@ -307,9 +307,9 @@ class Pipeline:
         """Close every candle that ends at `border`; all rows that arrived before border + grace are folded."""
         self._watermark.border_us = border
         settled = border + self.options.grace_us - self.options.revision_window_us
+        for state in self._builder.states:
+            state.settle(border)
         if self._earliest_us != NEVER_US:
-            for state in self._builder.states:
-                state.settle(border)
             self._publish_closed(border)
             for series in self._series.values():
                 series.forget(settled)
@@ -361,6 +361,9 @@ class Pipeline:
             rows["timestamp_out"] = published_us
         published = {name: rows[name] for name in rows.dtype.names or () if name not in INTERNAL}
         published["quality"] = quality.NAMES[rows["quality"]]
+        for name, texts in self._builder.codes.items():
+            if name in published:
+                published[name] = texts[published[name]]
         return CandleBatch(self.instrument, timeframe, published, FEATURE_VERSION, self._absent)
 
     def finish(self, stop_us: int) -> None:
@@ -486,6 +489,7 @@ def _shape(instrument: InstrumentDefinition, options: PipelineOptions, day: Day 
         inverse=instrument.inverse,
         multiplier=instrument.contract_size,
         parameters=options.parameters,
+        expiry_us=instrument.expiry_us,
     )
 
 

@@ -53,6 +53,9 @@ def judge(
 
     opens: int64 us, shape (n,). traded: bool, shape (n,). Candles that open outside `span` were not published.
     """
+    gaps = [gap for gap in gaps if gap.from_us < int(opens[-1]) + step_us and gap.to_us > int(opens[0])]
+    if not gaps:
+        return np.where(traded, COMPLETE, QUIET), np.zeros(len(opens), np.int64)
     lost = [gap for gap in gaps if not gap.backfilled]
     any_us = _overlap_us(opens, step_us, gaps)
     lost_us = _overlap_us(opens, step_us, lost)
@@ -72,7 +75,8 @@ def judge_parents(opens: Array, step_us: int, gaps: Sequence[Gap], traded: Array
     """(quality code, gap_ms) of candles above 1m, rolled up from their 1m children inside and outside `span`."""
     quality = np.where(traded, COMPLETE, QUIET)
     gap_ms = np.zeros(len(opens), np.int64)
-    for index in np.flatnonzero(_overlap_us(opens, step_us, gaps)):
+    gaps = [gap for gap in gaps if gap.from_us < int(opens[-1]) + step_us and gap.to_us > int(opens[0])]
+    for index in np.flatnonzero(_overlap_us(opens, step_us, gaps)) if gaps else ():
         start = int(opens[index])
         near = [gap for gap in gaps if gap.from_us < start + step_us and gap.to_us > start]
         children = start + MINUTE_US * np.arange(step_us // MINUTE_US)

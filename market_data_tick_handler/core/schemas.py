@@ -93,6 +93,9 @@ def _batch_plan(
 
 def _array(name: str, values: Array, kind: pa.DataType) -> pa.Array:
     try:
+        if kind == TIMESTAMP and values.dtype.kind == "f":
+            # A time that may be null travels as a float, which holds microseconds exactly until the year 2255.
+            return pa.array(values, from_pandas=True).cast(pa.int64()).view(kind)
         if kind == TIMESTAMP:
             return pa.array(values.astype(np.int64, casting="safe", copy=False)).view(kind)
         if kind == pa.string():

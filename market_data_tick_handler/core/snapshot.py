@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from market_data_tick_handler.errors import CorruptObject
 
 MAGIC: Final = b"MDTHSNAP"
 VERSION: Final = 1
-_HEAD: Final = struct.Struct("<8sIQ")
+_HEAD: Final = struct.Struct("<8sIQI")
 
 
 def pack(tree: Any) -> bytes:
@@ -37,7 +38,8 @@ def pack(tree: Any) -> bytes:
         return node
 
     header = json.dumps(encode(tree), separators=(",", ":")).encode()
-    return b"".join([_HEAD.pack(MAGIC, VERSION, len(header)), header, *blobs])
+    body = b"".join([header, *blobs])
+    return _HEAD.pack(MAGIC, VERSION, len(header), zlib.crc32(body)) + body
 
 
 def unpack(data: bytes) -> Any:
@@ -48,22 +50,20 @@ def unpack(data: bytes) -> Any:
     """
     if len(data) < _HEAD.size:
         raise CorruptObject(f"snapshot: expected at least {_HEAD.size} bytes, got {len(data)}; start from an older one")
-    magic, version, length = _HEAD.unpack_from(data)
+    magic, version, length, checksum = _HEAD.unpack_from(data)
     if magic != MAGIC or version != VERSION:
         raise CorruptObject(
             f"snapshot: expected {MAGIC!r} version {VERSION}, got {magic!r} version {version}; start without it"
         )
+    if zlib.crc32(memoryview(data)[_HEAD.size :]) != checksum:
+        raise CorruptObject(f"snapshot: the checksum of its {len(data)} bytes is wrong: cut off or changed; start without")
     start = _HEAD.size + length
-    if len(data) < start:
-        raise CorruptObject(f"snapshot: expected a header of {length} bytes, got {len(data) - _HEAD.size}; it is cut off")
 
     def decode(node: Any) -> Any:
         if isinstance(node, dict):
             if "$array" in node:
                 layout, shape, offset, size = node["$array"]
                 raw = bytearray(data[start + offset : start + offset + size])
-                if len(raw) != size:
-                    raise CorruptObject(f"snapshot: expected {size} bytes at {offset}, got {len(raw)}; it is cut off")
                 return np.frombuffer(raw, dtype=_dtype(layout)).reshape(shape)
             return {key: decode(value) for key, value in node.items()}
         if isinstance(node, list):

@@ -21,7 +21,7 @@ class Watermark:
 
     def floor_for(self, rank: int) -> int:
         """The earliest local_timestamp a row of this rank may still have: order is (local_timestamp, rank)."""
-        return self.us if rank >= self.rank else self.us + 1
+        return self.us if rank >= self.rank or self.us == 0 else self.us + 1
 
     def saw(self, us: int, rank: int) -> None:
         """A row of `rank` arrived at `us`."""

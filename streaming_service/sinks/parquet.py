@@ -91,12 +91,19 @@ def _flush(writer: CandleFiles) -> None:
 async def in_thread(work: Callable[[Unpack[P]], object], *arguments: *P) -> None:
     """Run file work in a thread and tell its failures in the sinks' terms.
 
+    A thread cannot be cancelled: whoever is, waits for the work to end, so that nobody starts on the same files.
+
     Raises:
         SinkRejected: the rows do not fit what is stored.
         SinkError: the disk failed.
     """
     try:
-        await asyncio.to_thread(work, *arguments)
+        running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
     except CorruptObject as error:
         raise SinkError(str(error)) from error
     except DataError as error:

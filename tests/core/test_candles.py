@@ -73,7 +73,9 @@ def test_memory_of_a_live_pipeline_does_not_grow_with_time() -> None:
     sizes = []
     for hour in range(6):
         stamped = NOON_US + hour * 3_600 * S + np.arange(0, 3_600, 2) * S
-        pipeline.feed(Rows(SPOT.key, trades(100 + np.arange(1_800) % 11, timestamps=stamped, first_id=1 + hour * 1_800)))
+        pipeline.feed(
+            Rows(SPOT.key, trades(100 + np.arange(1_800) % 11, timestamps=stamped, first_id=1 + hour * 1_800))
+        )
         pipeline.outputs()
         sizes.append(len(pipeline.snapshot()))
     # The 24h candle and the longer ones are open all the while: a few sketch buckets come and go.

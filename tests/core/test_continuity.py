@@ -68,7 +68,9 @@ def verdicts(of: Continuity, batch: TickBatch) -> list[int]:
         ({"amount": np.inf}, INVALID),
         ({"amount": 0.0}, INVALID),
         ({"amount": -0.0}, INVALID),
-        ({"amount": 5e-324}, ACCEPTED),
+        ({"amount": 1e-30}, ACCEPTED),
+        ({"amount": 5e-324}, INVALID),
+        ({"price": 1e31}, INVALID),
         ({"timestamp": 0}, INVALID_TIME),
         ({"timestamp": -T}, INVALID_TIME),
         ({"timestamp": T * 1_000}, INVALID_TIME),
@@ -232,7 +234,9 @@ def test_ids_are_remembered_like_a_set_across_export_and_load(data: st.DataObjec
         of.judge(with_ids([-(2**60), 2**60]))
         seen |= {(ID_INTEGER, -(2**60)), (ID_INTEGER, 2**60)}
         of.state["scattered"] = MAX_SCATTERED - data.draw(st.integers(0, 20))
-    for kind, ids in data.draw(st.lists(st.tuples(st.sampled_from([ID_INTEGER, ID_HASH]), st.lists(number)), max_size=8)):
+    for kind, ids in data.draw(
+        st.lists(st.tuples(st.sampled_from([ID_INTEGER, ID_HASH]), st.lists(number)), max_size=8)
+    ):
         if kind == ID_HASH:
             ids = [value ^ 0x5555 for value in ids]
         expected = []

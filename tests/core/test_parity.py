@@ -32,7 +32,13 @@ def test_each_difference_has_its_kind() -> None:
     report = compare(left, right)
     assert not report.ok
     assert (report.compared, report.equal) == (3, 0)
-    assert report.by_kind() == {"only left": 1, "only right": 1, "null: close": 1, "value: close": 1, "value: quality": 1}
+    assert report.by_kind() == {
+        "only left": 1,
+        "only right": 1,
+        "null: close": 1,
+        "value: close": 1,
+        "value: quality": 1,
+    }
     value = next(item for item in report.differences if item.kind is Kind.VALUE and item.column == "close")
     assert (value.timestamp, value.left, value.right) == (3, 3.0, np.nextafter(3.0, 4.0))
 

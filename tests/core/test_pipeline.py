@@ -290,7 +290,7 @@ def test_a_row_beyond_the_revision_window_is_refused_counted_and_back_after_the_
     assert complete["15s"]["high"][-1] != 150.0 and 150.0 in complete["15s"]["high"]
     rebuilt = batched(pipeline, pipeline.stored, options())
     assert_same(rebuilt, complete)
-    others = [name for name in ("twap", "vpin", "rv_1s", "bpv_1s")]
+    others = ("twap", "vpin", "rv_1s", "bpv_1s")
     final = {row["timestamp"]: row for row in replay["15s"].rows()}
     for row in rebuilt["15s"].rows():
         assert [row[name] for name in others] == [final[row["timestamp"]][name] for name in others]
@@ -463,14 +463,18 @@ def test_a_disconnect_gaps_published_candles_at_once_and_open_ones_until_rows_co
 
 def test_a_heartbeat_ends_an_outage_without_rows() -> None:
     pipeline = running()
-    pipeline.feed([Disconnect(SPOT.key, NOON_US + 3 * S, NOON_US + 2 * S, "reset"), Heartbeat(SPOT.key, NOON_US + 5 * S)])
+    pipeline.feed(
+        [Disconnect(SPOT.key, NOON_US + 3 * S, NOON_US + 2 * S, "reset"), Heartbeat(SPOT.key, NOON_US + 5 * S)]
+    )
     pipeline.advance(NOON_US + 31 * S)
     assert states(pipeline) == [(0, "GAPPED", 3_000, 0), (15, "QUIET", 0, 0)]
 
 
 def test_a_heartbeat_from_before_the_outage_proves_nothing() -> None:
     pipeline = running()
-    pipeline.feed([Disconnect(SPOT.key, NOON_US + 3 * S, NOON_US + 2 * S, "reset"), Heartbeat(SPOT.key, NOON_US + 2 * S)])
+    pipeline.feed(
+        [Disconnect(SPOT.key, NOON_US + 3 * S, NOON_US + 2 * S, "reset"), Heartbeat(SPOT.key, NOON_US + 2 * S)]
+    )
     pipeline.advance(NOON_US + 16 * S)
     assert states(pipeline) == [(0, "GAPPED", 13_000, 0)]
 
@@ -518,7 +522,11 @@ def test_candles_around_the_start_and_the_stop_of_the_service_are_partial() -> N
     pipeline.finish(NOON_US + 36 * S)
     batches = pipeline.outputs()
     rows = rows_of(batches)
-    assert [(row["quality"], row["gap_ms"]) for row in rows] == [("PARTIAL", 5_000), ("COMPLETE", 0), ("PARTIAL", 9_000)]
+    assert [(row["quality"], row["gap_ms"]) for row in rows] == [
+        ("PARTIAL", 5_000),
+        ("COMPLETE", 0),
+        ("PARTIAL", 9_000),
+    ]
     (minute,) = rows_of(batches, Timeframe.M1)
     assert (minute["quality"], minute["gap_ms"]) == ("PARTIAL", 29_000)
     (day,) = rows_of(batches, Timeframe.H24)

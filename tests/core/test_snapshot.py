@@ -14,7 +14,9 @@ from market_data_tick_handler.errors import CorruptObject
 
 RECORD = np.dtype([("t0", "i8"), ("price", "f8"), ("grid", "f8", (2, 3))])
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64) | st.floats(allow_nan=False) | st.text(max_size=8)
-trees = st.recursive(scalars, lambda node: st.lists(node, max_size=4) | st.dictionaries(st.text(max_size=4), node), max_leaves=12)
+trees = st.recursive(
+    scalars, lambda node: st.lists(node, max_size=4) | st.dictionaries(st.text(max_size=4), node), max_leaves=12
+)
 
 
 @given(trees)

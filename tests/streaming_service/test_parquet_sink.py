@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from datetime import date
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from market_data_tick_handler.storage.candle_files import CandleWriter, read_can
 from market_data_tick_handler.storage.raw_ticks import RawTickWriter, read_raw_ticks
 from market_data_tick_handler.testing import ManualClock, chunks, trades
 from streaming_service.sink import Outlet
-from streaming_service.sinks.parquet import ParquetSink
+from streaming_service.sinks.parquet import ParquetSink, in_thread
 from streaming_service.sinks.ticks import RawTickSink
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
@@ -35,6 +37,27 @@ class FullDisk:
         raise OSError(28, "No space left on device", "/data/x")
 
     def close(self) -> None: ...
+
+
+async def test_a_cancelled_flush_ends_before_the_files_are_touched_again() -> None:
+    """A thread cannot be cancelled; the drain's own flush must not rewrite the files it is still writing."""
+    started, release = threading.Event(), threading.Event()
+    active: list[str] = []
+
+    def slow() -> None:
+        active.append("slow")
+        started.set()
+        release.wait(10)
+        active.remove("slow")
+
+    task = asyncio.create_task(in_thread(slow))
+    await asyncio.to_thread(started.wait, 10)
+    task.cancel()
+    release_soon = asyncio.create_task(asyncio.to_thread(release.set))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert active == []
+    await release_soon
 
 
 class Refusing(FullDisk):

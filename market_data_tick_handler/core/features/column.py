@@ -10,12 +10,15 @@ from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, Timeframe
 Dtype = Literal["float64", "int64", "int32", "bool", "string", "timestamp[us,UTC]"]
 Tier = Literal["core", "ext", "opt"]
 
+# Words of `input` for the feeds that not every instrument has.
+_SOME_HAVE = ("book", "derivative_ticker", "liquidations", "options_chain")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column of the candle tables. The words and codes are those of the feature specification.
 
-    null_when: when it is null; text that begins with `never` = never.
+    null_when: when it is null; `never`, or `never` with a value in brackets, = never where the feed exists.
     scope: C this candle, Rn a window of n candles, R and R∞ everything since the cold start, S the UTC day.
     rollup: how a coarser candle gets it: SUM MIN MAX FIRST LAST of the children, ASOF the last child's, DER recomputed
     from rolled-up accumulators, SELF computed at each timeframe from its own candles, SKETCH a mergeable sketch.
@@ -45,8 +48,9 @@ class Column:
 
     @property
     def nullable(self) -> bool:
-        """Whether the column can be null. A float always may: its feed may not exist for the instrument."""
-        return self.dtype == "float64" or not self.null_when.startswith("never")
+        """Whether the column can be null. A float always may, and what needs a feed that some instruments lack."""
+        never = self.null_when == "never" or self.null_when.startswith("never (")
+        return self.dtype == "float64" or not never or any(feed in self.input for feed in _SOME_HAVE)
 
     @property
     def gloss(self) -> str:

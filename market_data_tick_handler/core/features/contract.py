@@ -30,8 +30,8 @@ MINUTE_US: Final = 60_000_000
 # One stretch of arrival time: the judged rows of each data type that has any.
 Segment = Mapping[DataType, Judged]
 
-# What a candle group may read of a closed candle: each field comes from the tick group that publishes it. Volumes are in
-# venue units; an empty candle has trade_count 0, the previous close in all four prices, price_vwap NaN. A field that
+# What a candle group may read of a closed candle: each field comes from the tick group that publishes it. Volumes are
+# in venue units; an empty candle has trade_count 0, the previous close in all four prices, price_vwap NaN. A field that
 # nobody publishes, or that a caller does not have, is NaN.
 CANDLE = np.dtype(
     [
@@ -139,6 +139,7 @@ class TickState:
         self.bins15 = np.zeros(shape.slots15, self.BIN)
         self.bins60 = np.zeros(shape.slots60, self.BIN)
         self.bins15["t0"] = self.bins60["t0"] = -1
+        self._raw15, self._raw60 = as_bytes(self.bins15), as_bytes(self.bins60)
         self.arena = Arena(self.SERIES) if self.SERIES else None
         self._sketched: dict[int, tuple[int, list[Sketch]]] = {}
 
@@ -165,30 +166,33 @@ class TickState:
 
     def bins(self, step_us: int, t0: int, count: int) -> Array:
         """The `count` consecutive 15 s or 1 m bins from `t0`, copied; one that never saw anything is empty."""
-        ring = as_bytes(self.bins15 if step_us == BORDER_US else self.bins60)
+        ring = self._raw15 if step_us == BORDER_US else self._raw60
         first = (t0 // step_us) % len(ring)
-        wanted = slice(first, first + count) if first + count <= len(ring) else (first + np.arange(count)) % len(ring)
-        out = ring[wanted].copy().view(self.BIN).reshape(count)
-        opens = t0 + step_us * np.arange(count)
-        absent = out["t0"] != opens
+        last = first + count
+        out = ring[first:last].copy() if last <= len(ring) else ring[(first + np.arange(count)) % len(ring)]
+        bins = out.view(self.BIN).reshape(count)
+        opens = t0 if count == 1 else t0 + step_us * np.arange(count)
+        absent = bins["t0"] != opens
         if absent.any():
-            out[absent] = self.empty[0]
-            out["t0"] = opens
-        return out
+            bins[absent] = self.empty[0]
+            bins["t0"] = opens
+        return bins
 
     def parent(self) -> Parent:
         """An accumulator before its first child."""
         return Parent(self.empty.copy(), [empty_sketch() for _ in self.SERIES])
 
-    def roll(self, parent: Parent, t0: int, count: int) -> None:
-        """Fold `count` consecutive 1m bins from `t0` into `parent`."""
-        type(self).merge_kernel(parent.bin, self.bins(MINUTE_US, t0, count))
-        if self.arena is not None and count:
-            minutes = self._minute_sketches(self.arena, t0, count)
-            parent.sketches = [
-                self.arena.join([held, *(minute[row] for minute in minutes)])
-                for row, held in enumerate(parent.sketches)
-            ]
+    def roll(self, parents: Sequence[Parent], t0: int, count: int) -> None:
+        """Fold `count` consecutive 1m bins from `t0` into each of `parents`."""
+        bins = self.bins(MINUTE_US, t0, count)
+        minutes = self._minute_sketches(self.arena, t0, count) if self.arena is not None else []
+        for parent in parents:
+            type(self).merge_kernel(parent.bin, bins)
+            if self.arena is not None:
+                parent.sketches = [
+                    self.arena.join([held, *(minute[row] for minute in minutes)])
+                    for row, held in enumerate(parent.sketches)
+                ]
 
     def _minute_sketches(self, arena: Arena, t0: int, count: int) -> list[list[Sketch]]:
         """Sketches of `count` minutes from `t0`, per minute and series. Every parent of a minute asks for it, so it is

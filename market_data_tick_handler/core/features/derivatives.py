@@ -141,12 +141,21 @@ def _fold(
     grace_us: int, floor_us: int,
 ) -> None:  # fmt: skip
     c = carry[0]
+    open15 = np.int64(-US_15S)
+    k15 = 0
+    k60 = 0
     for j in range(ts.shape[0]):
         if code[j] != ACCEPTED:
             continue
         e = max(c.e_us, ts[j], lt[j] - grace_us)
         if c.rows == 0:
             _begin(c, e)
+        elif e < c.border_us == open15 + US_15S:
+            # No border in between, hence in the same bins: the common case.
+            if e > c.held_us:
+                _hold(bins15[k15], c, e - c.held_us)
+                _hold(bins60[k60], c, e - c.held_us)
+                c.held_us = e
         else:
             _advance(c, e, bins15, bins60, empty, floor_us)
         c.rows += 1
@@ -161,15 +170,16 @@ def _fold(
         c.mark_price = mark[j] if np.isfinite(mark[j]) else c.mark_price
         c.basis_bps = ratio(1e4 * (c.mark_price - c.index_price), c.index_price)
         if e >= floor_us:
-            _receive(bins15, empty, US_15S, e, mark[j], open_interest[j])
-            _receive(bins60, empty, US_60S, e, mark[j], open_interest[j])
-
-
-@njit(cache=True, nogil=True)
-def _receive(bins: Array, empty: Array, base_us: int, e_us: int, mark: float, open_interest: float) -> None:
-    k = slot(bins, empty, base_us, e_us - e_us % base_us)
-    bins[k].rows += 1
-    _extend(bins[k], mark if np.isfinite(mark) else NAN, open_interest if np.isfinite(open_interest) else NAN)
+            if e >= open15 + US_15S:
+                open15 = e - e % US_15S
+                k15 = slot(bins15, empty, US_15S, open15)
+                k60 = slot(bins60, empty, US_60S, e - e % US_60S)
+            received_mark = mark[j] if np.isfinite(mark[j]) else NAN
+            received_interest = open_interest[j] if np.isfinite(open_interest[j]) else NAN
+            bins15[k15].rows += 1
+            bins60[k60].rows += 1
+            _extend(bins15[k15], received_mark, received_interest)
+            _extend(bins60[k60], received_mark, received_interest)
 
 
 @njit(cache=True, nogil=True)

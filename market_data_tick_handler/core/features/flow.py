@@ -131,9 +131,8 @@ def _close_bucket(c: Any, buckets: Array) -> None:
 @njit(cache=True, nogil=True)
 def _fill_buckets(c: Any, buckets: Array, volume: float, q: float, sign: int) -> None:
     # A trade that fills the whole ring several times over leaves nothing but itself in it.
-    whole = math.floor(q / volume) - (buckets.shape[0] + 1)
-    if whole > 0.0:
-        q -= whole * volume
+    if q > (buckets.shape[0] + 2) * volume:
+        q = q % volume + (buckets.shape[0] + 1) * volume
     while q > 0.0:
         part = min(q, volume - c.bucket_fill)
         if sign > 0:

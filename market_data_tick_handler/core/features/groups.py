@@ -12,7 +12,17 @@ from market_data_tick_handler.core.instruments import InstrumentType, data_types
 from market_data_tick_handler.errors import ConfigError
 
 _PACKAGE: Final = "market_data_tick_handler.core.features"
-TICK_GROUPS: Final = ("ohlcv", "flow", "delays", "derivatives", "liquidations", "spread", "book_delays")
+TICK_GROUPS: Final = (
+    "ohlcv",
+    "flow",
+    "delays",
+    "derivatives",
+    "liquidations",
+    "spread",
+    "book_delays",
+    "book",
+    "options",
+)
 CANDLE_GROUPS: Final = ("returns", "indicators", "derivative_ratios", "mft")
 # What every instrument with trades needs, and what a chain of options has instead.
 BASE: Final = "ohlcv"

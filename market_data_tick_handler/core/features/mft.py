@@ -66,7 +66,7 @@ from market_data_tick_handler.core.features.rolling import (
 )
 from market_data_tick_handler.core.features.windows import SCRATCH
 from market_data_tick_handler.core.ticks import Array
-from market_data_tick_handler.core.timeframes import Timeframe
+from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, Timeframe
 
 __all__ = ["COLUMNS", "GROUP", "MEMORY", "OUT"]
 
@@ -168,7 +168,7 @@ class MediumFrequency:
 
     __slots__ = ()
     name: str = "mft"
-    timeframes = tuple(timeframe for timeframe in Timeframe if timeframe is not Timeframe.S15)
+    timeframes: tuple[Timeframe, ...] = ALL_TIMEFRAMES[1:]
     columns: tuple[str, ...] = COLUMNS
     MEMORY = MEMORY
     OUT = OUT

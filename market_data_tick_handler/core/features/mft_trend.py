@@ -77,48 +77,51 @@ def _wilder_sum(total: float, x: float, index: int) -> float:
 
 
 @kernel
+def _strength(adx: float, plus: float, minus: float, index: int) -> float:
+    """ADX after the strength of +DI against -DI at `index`: a sum of 14, then their mean, then Wilder's average."""
+    both = plus + minus
+    if both != 0.0:
+        strength = 100.0 * (abs(plus - minus) / both)
+        adx = (adx * 13.0 + strength) / 14.0 if index > 26 else adx + strength
+    return adx / 14.0 if index == 26 else adx
+
+
+@kernel
 def directional_columns(m: Any, long: Array, short: Array, out: Array) -> None:
     """True range, its Wilder average, and the directional indicators +DI, -DI and ADX."""
-    high, low, close = (
-        short[HIGH, SHORT_HISTORY - 1 :],
-        short[LOW, SHORT_HISTORY - 1 :],
-        long[CLOSE, LONG_HISTORY - 1 :],
-    )
-    f = m.filters
+    high, low = short[HIGH, SHORT_HISTORY - 1 :], short[LOW, SHORT_HISTORY - 1 :]
+    close, f = long[CLOSE, LONG_HISTORY - 1 :], m.filters
+    average, true_sum, plus_sum, minus_sum, adx = f[ATR], f[TRUE_SUM], f[PLUS_SUM], f[MINUS_SUM], f[ADX]
     for k in range(out.size):
         o, index = out[k], m.seen + k - 1
         o.true_range, o.atr_14, o.natr_14 = np.nan, np.nan, np.nan
         o.plus_di_14, o.minus_di_14, o.adx_14 = np.nan, np.nan, np.nan
         if index < 0:
             continue
-        o.true_range = true_range(high[k + 1], low[k + 1], close[k])
+        widest = true_range(high[k + 1], low[k + 1], close[k])
         up, down = high[k + 1] - high[k], low[k] - low[k + 1]
-        f[ATR] = wilder(f[ATR], o.true_range, index, int64(14))
-        f[TRUE_SUM] = _wilder_sum(f[TRUE_SUM], o.true_range, index)
-        f[PLUS_SUM] = _wilder_sum(f[PLUS_SUM], up if up > down and up > 0.0 else 0.0, index)
-        f[MINUS_SUM] = _wilder_sum(f[MINUS_SUM], down if down > up and down > 0.0 else 0.0, index)
-        if f[TRUE_SUM] < VANISHED:
-            f[TRUE_SUM] = f[PLUS_SUM] = f[MINUS_SUM] = 0.0
+        o.true_range = widest
+        average = wilder(average, widest, index, int64(14))
+        true_sum = _wilder_sum(true_sum, widest, index)
+        plus_sum = _wilder_sum(plus_sum, up if up > down and up > 0.0 else 0.0, index)
+        minus_sum = _wilder_sum(minus_sum, down if down > up and down > 0.0 else 0.0, index)
+        if true_sum < VANISHED:
+            true_sum, plus_sum, minus_sum = 0.0, 0.0, 0.0
         if index < 13:
             continue
-        o.atr_14 = f[ATR]
-        o.natr_14 = 100.0 * f[ATR] / close[k + 1]
-        resting = f[TRUE_SUM] == 0.0
-        o.plus_di_14 = 0.0 if resting else 100.0 * (f[PLUS_SUM] / f[TRUE_SUM])
-        o.minus_di_14 = 0.0 if resting else 100.0 * (f[MINUS_SUM] / f[TRUE_SUM])
-        both = o.plus_di_14 + o.minus_di_14
-        if both != 0.0:
-            strength = 100.0 * (abs(o.plus_di_14 - o.minus_di_14) / both)
-            f[ADX] = (f[ADX] * 13.0 + strength) / 14.0 if index > 26 else f[ADX] + strength
-        if index == 26:
-            f[ADX] = f[ADX] / 14.0
+        plus = 100.0 * (plus_sum / true_sum) if true_sum != 0.0 else 0.0
+        minus = 100.0 * (minus_sum / true_sum) if true_sum != 0.0 else 0.0
+        adx = _strength(adx, plus, minus, index)
+        o.atr_14, o.natr_14 = average, 100.0 * average / close[k + 1]
+        o.plus_di_14, o.minus_di_14 = plus, minus
         if index >= 26:
-            o.adx_14 = f[ADX]
+            o.adx_14 = adx
+    f[ATR], f[TRUE_SUM], f[PLUS_SUM], f[MINUS_SUM], f[ADX] = average, true_sum, plus_sum, minus_sum, adx
 
 
 @kernel
 def channel_columns(m: Any, long: Array, short: Array, temp: Array, scratch: Array, out: Array) -> None:
-    """Places of the close between highest and lowest: Donchian, stochastic (filled into its series), Williams, Aroon."""
+    """Where the close lies between highest and lowest: Donchian, stochastic (also a series), Williams, Aroon."""
     close, highest, lowest, middle, place = long[CLOSE, LONG_HISTORY:], temp[0], temp[1], temp[2], temp[3]
     window_highest(short[HIGH], int64(20), scratch, highest)
     window_lowest(short[LOW], int64(20), scratch, lowest)

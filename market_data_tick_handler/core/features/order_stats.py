@@ -345,10 +345,14 @@ def empty_sketch() -> Sketch:
 class Arena:
     """The value chains of one group in one pipeline."""
 
-    __slots__ = ("_dense", "_touched", "free", "links", "pool", "series")
+    __slots__ = ("_dense", "_percents", "_touched", "free", "links", "pool", "series")
 
     def __init__(self, series: tuple[Series, ...]) -> None:
         self.series = series
+        self._percents = [
+            np.array([-1 if quantile.percent is None else quantile.percent for quantile in one.quantiles], np.int64)
+            for one in series
+        ]
         self.pool = np.empty((len(series), 0), np.int64)
         self.links = np.empty(0, np.int64)
         self.free = np.array([-1, 0], np.int64)
@@ -384,7 +388,7 @@ class Arena:
         room = int(counts.sum()) if sketched else 0
         sketches: list[list[Sketch]] = [[] for _ in range(len(heads) if sketched else 0)]
         for row, series in enumerate(self.series):
-            percents = np.array([-1 if q.percent is None else q.percent for q in series.quantiles], np.int64)
+            percents = self._percents[row]
             values = np.empty((len(heads), len(percents)))
             keys, totals, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(len(sketches), np.int64)
             _exact(

@@ -12,6 +12,7 @@ from typing import Final
 
 from market_data_tick_handler.core.features.column import Column
 from market_data_tick_handler.core.features.columns import (
+    book,
     book_delays,
     delays,
     derivative_ratios,
@@ -22,6 +23,7 @@ from market_data_tick_handler.core.features.columns import (
     liquidations,
     mft,
     ohlcv,
+    options,
     returns,
     spread,
 )
@@ -69,6 +71,8 @@ _GROUPS: Final = checked(
         "book_delays": book_delays.COLUMNS,
         "derivative_ratios": derivative_ratios.COLUMNS,
         "mft": mft.COLUMNS,
+        "book": book.COLUMNS,
+        "options": options.COLUMNS,
     }
 )
 _BY_NAME: Final = {member.name: member for members in _GROUPS.values() for member in members}

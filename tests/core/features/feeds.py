@@ -186,10 +186,10 @@ def assert_same(left: dict[str, CandleBatch], right: dict[str, CandleBatch]) -> 
         assert report.compared > 0
 
 
-def assert_parity(seed: int, group: str) -> None:
-    """Live in any chunks with restarts == replay == batch for one group."""
+def assert_parity(seed: int, *groups: str) -> None:
+    """Live in any chunks with restarts == replay == batch for these groups."""
     instrument, feed = scenario(seed)
-    chosen = PipelineOptions(groups=tuple(dict.fromkeys(("ohlcv", group))))
+    chosen = PipelineOptions(groups=tuple(dict.fromkeys(("ohlcv", *groups))))
     pipeline, replay = replayed(feed, chosen, instrument)
     assert_same(streamed(feed, chosen, instrument, np.random.default_rng(seed)), replay)
     assert_same(batched(feed, chosen, instrument, pipeline), replay)

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from market_data_tick_handler.core.ticks import TickBatch
@@ -275,7 +276,7 @@ def _clocked(stream: Stream, t0: int, t1: int) -> dict[str, Any]:
     clocks, prices = [trade.e for trade in stream.trades], [trade.p for trade in stream.trades]
     cuts = [t0, *(e for e in clocks if t0 < e < t1), t1]
     area, length = [], 0
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in pairwise(cuts):
         at = bisect_left(clocks, start + 1) - 1  # in force at `start`: the last trade with e <= start
         if at >= 0:
             area.append(prices[at] * (stop - start))

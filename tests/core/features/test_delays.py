@@ -16,7 +16,9 @@ S = 1_000_000
 def candle(*delays_us: int) -> dict[str, Any]:
     """One 15 s candle whose trades all arrive a second in, stamped the given delays earlier; the last revision."""
     arrival = START_US + 5 * S
-    rows = trades([1.0] * len(delays_us), timestamps=[arrival - d for d in delays_us], local_timestamps=[arrival] * len(delays_us))
+    rows = trades(
+        [1.0] * len(delays_us), timestamps=[arrival - d for d in delays_us], local_timestamps=[arrival] * len(delays_us)
+    )
     pipeline = Pipeline(SPOT, options(groups=("delays",), timeframes=(Timeframe.S15,)))
     pipeline.feed(Rows(SPOT.key, rows))
     pipeline.advance(START_US + 16 * S)

@@ -30,7 +30,9 @@ def stamped(*seconds: float) -> list[int]:
 
 
 def test_open_and_close_follow_exchange_time_and_arrival_breaks_ties() -> None:
-    rows = trades([1.0, 2.0, 3.0, 4.0, 5.0], timestamps=stamped(5, 3, 3, 9, 9), local_timestamps=stamped(9, 10, 11, 12, 13))
+    rows = trades(
+        [1.0, 2.0, 3.0, 4.0, 5.0], timestamps=stamped(5, 3, 3, 9, 9), local_timestamps=stamped(9, 10, 11, 12, 13)
+    )
     (first, _) = candles(rows)
     assert (first["open"], first["close"], first["high"], first["low"]) == (2.0, 5.0, 5.0, 1.0)
 

@@ -1,0 +1,77 @@
+"""A coarser candle is what its ticks give: per column by its roll-up code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from market_data_tick_handler.core.features.column import Column
+from market_data_tick_handler.core.timeframes import Timeframe
+from tests.conformance.runs import is_null, replay, rolled
+from tests.conformance.streams import CASES, MINUTE_US, case, registered
+
+# Of a day of history, which one pipeline holds.
+ONE_DAY = tuple(name for name in CASES if name not in ("midnight", "hours"))
+SKETCH_ERROR = 1 / 256
+# Defined anew at each timeframe: lateness against the candle's own end, open interest over the candle.
+OWN = ("SELF", "RECOMP", "const", "WORST", "SUM of 1m")
+FOLDS: dict[str, Callable[[np.ndarray], float]] = {
+    "SUM": lambda values: sum(values.tolist()[1:], values.tolist()[0]),
+    "MIN": min,
+    "MAX": max,
+    "FIRST": lambda values: values[0],
+    "LAST": lambda values: values[-1],
+    "ASOF": lambda values: values[-1],
+}
+
+
+def from_ticks(member: Column) -> bool:
+    return not member.rollup.startswith(OWN) and not member.name.startswith("late_")
+
+
+@pytest.mark.parametrize("member", [*filter(from_ticks, registered())], ids=lambda member: member.name)
+def test_a_minute_folded_from_its_quarters_is_the_minute_folded_from_ticks(member: Column) -> None:
+    for name in ONE_DAY:
+        direct, folded = rolled(name)
+        if member.name not in direct or member.name not in folded:
+            continue
+        if name == "chain":
+            continue
+        want, got = direct[member.name], folded[member.name]
+        if member.rollup == "SKETCH":
+            # The exact median of an even number lies between two values, of which a sketch gives one.
+            odd = direct["trade_count"] % 2 == 1
+            odd[0] = False
+            chosen = odd if "median" in member.name else ~is_null(want)
+            assert np.array_equal(is_null(want), is_null(got))
+            off = np.abs(got[chosen] - want[chosen])
+            assert (off <= SKETCH_ERROR * np.abs(want[chosen]) + 1e-12).all(), name
+        elif "lower bound" in member.rollup:
+            assert (got <= want).all(), name
+        else:
+            np.testing.assert_allclose(got, want, rtol=1e-9, atol=member.atol, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "member", [member for member in registered() if member.rollup in FOLDS], ids=lambda member: member.name
+)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "chain"])
+def test_a_candle_is_the_fold_of_its_minutes(member: Column, name: str) -> None:
+    minutes = replay(name).final[Timeframe.M1]
+    if member.name not in minutes.columns:
+        pytest.skip("the instrument has no such column")
+    for timeframe in [found for found in case(name).options.timeframes if found.us > MINUTE_US][:3]:
+        candles = replay(name).final[timeframe]
+        parents = minutes["timestamp"] // timeframe.us * timeframe.us
+        known = ~is_null(minutes[member.name])
+        if member.rollup in ("FIRST", "LAST") and member.group == "ohlcv":
+            known &= minutes["trade_count"] > 0
+        for index, t0 in enumerate(candles["timestamp"].tolist()):
+            values = minutes[member.name][(parents == t0) & known]
+            if member.rollup == "ASOF":
+                values = minutes[member.name][parents == t0]
+            if len(values) and member.name != "timestamp":
+                want = FOLDS[member.rollup](values)
+                np.testing.assert_allclose(candles[member.name][index], want, rtol=1e-12, atol=0.0, err_msg=timeframe)
