@@ -7,7 +7,7 @@ from the state that the day before left in `checkpoints/`, or cold, and the outc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from multiprocessing import get_context
@@ -31,6 +31,7 @@ from market_data_tick_handler.storage.gap_ledger import read_gaps
 from market_data_tick_handler.storage.local_files import require
 from market_data_tick_handler.storage.paths import day_start_us, days_between, raw_ticks_path
 from market_data_tick_handler.storage.raw_ticks import read_raw_ticks, tick_file_rows
+from market_data_tick_handler.storage.read_ahead import ahead
 
 # What a candle of this version is made of; a later group that reads another type adds it here by its `inputs`.
 COLUMNS = ("timestamp", "local_timestamp", "id", "side", "price", "amount")
@@ -159,7 +160,7 @@ def run_day(
     pipeline.expect(
         tick_file_rows(require(root / raw_ticks_path(day, DataType.TRADES, instrument.key), "raw day file"))
     )
-    for rows in _ahead(read_raw_ticks(root, day, DataType.TRADES, instrument.key, columns=COLUMNS)):
+    for rows in ahead(read_raw_ticks(root, day, DataType.TRADES, instrument.key, columns=COLUMNS)):
         _check_day(rows, pipeline.day, instrument)
         pipeline.feed(Rows(instrument.key, rows))
     border = pipeline.border()
@@ -203,15 +204,6 @@ def _stop(gaps: Sequence[Gap], day: date) -> int | None:
     end = day_start_us(day + timedelta(days=1))
     stops = [gap.from_us for gap in gaps if gap.kind is GapKind.NOT_RUNNING and gap.to_us >= end]
     return min(stops) if stops else None
-
-
-def _ahead(batches: Iterator[TickBatch]) -> Iterator[TickBatch]:
-    """The same batches, the next one decoded by another thread while the caller folds this one."""
-    with ThreadPoolExecutor(1, "decode") as pool:
-        pending = pool.submit(next, batches, None)
-        while (batch := pending.result()) is not None:
-            pending = pool.submit(next, batches, None)
-            yield batch
 
 
 def plan(

@@ -162,10 +162,11 @@ async def _replayed(path: str, groups: tuple[str, ...]) -> list[CandleBatch]:
 def _from_csv(path: str, groups: tuple[str, ...]) -> list[CandleBatch]:
     from market_data_tick_handler.core.events import Rows
     from market_data_tick_handler.core.pipeline import Day, Pipeline
+    from market_data_tick_handler.storage.read_ahead import ahead
     from market_data_tick_handler.storage.tardis_csv import read_tardis_csv
 
     pipeline = Pipeline(ticks.INSTRUMENT, PipelineOptions(groups=groups), day=Day(ticks.DAY_START_US))
-    for part in read_tardis_csv(path):
+    for part in ahead(read_tardis_csv(path)):
         pipeline.feed(Rows(ticks.INSTRUMENT.key, part.batch))
     pipeline.finish_day()
     return pipeline.outputs()

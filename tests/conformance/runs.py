@@ -82,7 +82,8 @@ def _computed(stream: Case, way: str) -> Candles:
 @cache
 def differences(name: str, way: str) -> dict[str, Any]:
     """Columns that another way of computing the stream gives different bits for, with the first difference."""
-    other, out = _computed(case(name), way), {}
+    other = _computed(case(name), way)
+    out: dict[str, Any] = {}
     for timeframe, candles in replay(name).published.items():
         report = compare(candles.columns, other[timeframe].columns)
         assert report.compared > 0
@@ -106,9 +107,11 @@ def _prefix(stream: Case, timeframe: Timeframe, t1: int) -> CandleBatch:
 @cache
 def prefix_differences(name: str) -> dict[str, Any]:
     """Columns whose first publication is not what batch gives for the rows that had arrived by then."""
-    stream, out, compared = case(name), {}, 0
+    stream, compared = case(name), 0
+    out: dict[str, Any] = {}
     midnight = floor_us(bounds(stream.feed)[0], DAY_US) + DAY_US
-    for timeframe, published in list(replay(name).published.items())[:3]:
+    for label, published in list(replay(name).published.items())[:3]:
+        timeframe = Timeframe(label)
         in_day = published["timestamp"] + timeframe.us < midnight
         first = np.flatnonzero((published["revision"] == 0) & in_day)[:-1]
         for index in first[:: max(1, len(first) // 6)]:

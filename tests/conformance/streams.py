@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,8 +15,9 @@ from market_data_tick_handler.core.features.groups import select
 from market_data_tick_handler.core.features.registry import columns, group_names
 from market_data_tick_handler.core.instruments import InstrumentDefinition, parse_instrument_key
 from market_data_tick_handler.core.options import FeatureParameters, PipelineOptions
-from market_data_tick_handler.core.ticks import DataType, TickBatch
+from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, Timeframe
+from market_data_tick_handler.storage.tardis_csv import read_tardis_csv
 from market_data_tick_handler.testing import books, derivative_tickers, trades
 from streaming_service.sources.simulated import SimulatedMarket
 from streaming_service.sources.simulation.settings import MarketSettings
@@ -24,6 +26,7 @@ from tests.parity.streams import INVERSE, NOON_US, SPOT
 
 MINUTE_US: Final = 60_000_000
 SECOND_US: Final = 1_000_000
+GOLDEN: Final = Path(__file__).parents[1] / "golden"
 PERPETUAL: Final = parse_instrument_key("BINANCE-FUTURES:PERPETUAL:BTC-USDT")
 FUTURE: Final = parse_instrument_key("BINANCE-FUTURES:FUTURE:BTC-USDT-240329")
 CHAIN: Final = parse_instrument_key("DERIBIT:OPTION_CHAIN:BTC-USD")
@@ -50,7 +53,7 @@ class Case:
     def groups(self) -> tuple[str, ...]:
         """Groups that this instrument has."""
         chosen = select(self.options.groups, self.instrument.instrument_type)
-        return ("identity", *(group.name for group in (*chosen.ticks, *chosen.candles)))
+        return ("identity", *(group.name for group in chosen.ticks), *(group.name for group in chosen.candles))
 
     def has(self, member: Column) -> bool:
         """True if the stream can say something about the column."""
@@ -82,6 +85,15 @@ def _chain(seed: int, minutes: int) -> Feed:
     return {DataType.OPTIONS: rows.take(np.argsort(local, kind="stable"))}
 
 
+def _golden_chain() -> Feed:
+    """The golden chain with its last expiry moved further away, so that every maturity is between two of them."""
+    parts = read_tardis_csv(GOLDEN / "options_chain_10m.csv", data_type=DataType.OPTIONS, group=lambda *_: "underlying")
+    rows = concat([part.batch for part in parts])
+    expiry = rows["expiration"]
+    later = np.where(expiry == expiry.max(), expiry + 120 * 86_400 * SECOND_US, expiry)
+    return {DataType.OPTIONS: rows.with_column("expiration", later)}
+
+
 _FEEDS: Final[dict[str, tuple[InstrumentDefinition, tuple[Timeframe, ...], Callable[[], Feed]]]] = {
     "spot": (SPOT, ALL_TIMEFRAMES, lambda: _random(SPOT, 11, NOON_US, 12.0)),
     "perpetual": (PERPETUAL, ALL_TIMEFRAMES, lambda: _random(PERPETUAL, 5, NOON_US - 40 * SECOND_US, 13.0)),
@@ -90,6 +102,7 @@ _FEEDS: Final[dict[str, tuple[InstrumentDefinition, tuple[Timeframe, ...], Calla
     "future": (FUTURE, ALL_TIMEFRAMES, lambda: _simulated(FUTURE, 12)),
     "hours": (PERPETUAL, (Timeframe.M1, Timeframe.M5), lambda: _random(PERPETUAL, 21, NOON_US, 230.0)),
     "chain": (CHAIN, ALL_TIMEFRAMES, lambda: _chain(4, 12)),
+    "golden chain": (CHAIN, ALL_TIMEFRAMES, _golden_chain),
 }
 
 

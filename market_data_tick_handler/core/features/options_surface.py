@@ -106,8 +106,9 @@ def usable_rows(table: Array, at_us: int, parameters: FeatureParameters) -> Arra
         iv = rows[name] / scale if scale else rows[name]
         known = (iv >= _IV_LOW) & (iv <= _IV_HIGH) if scale else iv > 0.0
         rows[name] = np.where(known, iv, _NAN)
-    for name in ("open_interest", "gamma", "vega"):
-        rows[name] = np.where(np.isfinite(rows[name]), rows[name], 0.0)
+    # What is missing here adds nothing; it does not cost the option its place in the surface.
+    for name, lowest in (("open_interest", 0.0), ("gamma", -np.inf), ("vega", -np.inf)):
+        rows[name] = np.where(np.isfinite(rows[name]) & (rows[name] >= lowest), rows[name], 0.0)
     whole = np.isfinite(rows["mark_iv"]) & np.isfinite(rows["delta"]) & (np.abs(rows["option_type"]) == 1)
     for name in ("underlying", "strike"):
         whole &= np.isfinite(rows[name]) & (rows[name] > 0.0)

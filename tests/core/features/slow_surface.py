@@ -46,6 +46,10 @@ def finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
+def held_open(row: Row) -> float:
+    return max(finite(row["open_interest"]), 0.0)
+
+
 def known(terms: Iterable[float]) -> float | None:
     """Their sum, if it is a number."""
     values = list(terms)
@@ -96,17 +100,15 @@ def expected(slow: Slow, t1: int) -> dict[str, Any]:
     term = {days: at_maturity(middle, days) for days in (7, 30, 60, 90, 180)}
     call, put = wing_iv(front, 1), wing_iv(front, -1)
     call30, put30 = (at_maturity([(years[w], wing_iv(c, sign)) for w, c in chains.items()], 30) for sign in (1, -1))
-    oi = {sign: math.fsum(finite(r["open_interest"]) for r in rows if r["option_type"] == sign) for sign in (1, -1)}
+    oi = {sign: math.fsum(held_open(r) for r in rows if r["option_type"] == sign) for sign in (1, -1)}
     strikes = sorted({r["strike_price"] for r in front})
     pain = {
-        k: math.fsum(finite(r["open_interest"]) * max(0.0, r["option_type"] * (k - r["strike_price"])) for r in front)
+        k: math.fsum(held_open(r) * max(0.0, r["option_type"] * (k - r["strike_price"])) for r in front)
         for k in strikes
     }
-    gex = [
-        r["option_type"] * finite(r["open_interest"]) * finite(r["gamma"]) * r["underlying_price"] ** 2 for r in rows
-    ]
-    held = [(finite(r["open_interest"]), r) for r in rows]
-    near = {sign: math.fsum(finite(r["open_interest"]) for r in front if r["option_type"] == sign) for sign in (1, -1)}
+    held = [(held_open(r), r) for r in rows]
+    gamma = [r["option_type"] * n * finite(r["gamma"]) * r["underlying_price"] * r["underlying_price"] for n, r in held]
+    near = {sign: math.fsum(held_open(r) for r in front if r["option_type"] == sign) for sign in (1, -1)}
     variance = None if term[30] is None or term[60] is None else (60 * term[60] ** 2 - 30 * term[30] ** 2) / 30
     out |= {
         "front_expiry": when,
@@ -132,7 +134,7 @@ def expected(slow: Slow, t1: int) -> dict[str, Any]:
         if oi[1] + oi[-1]
         else None,
         "net_delta_oi": known(n * r["delta"] for n, r in held),
-        "gamma_exposure_1pct": known(term * 0.01 for term in gex),
+        "gamma_exposure_1pct": known(term * 0.01 for term in gamma),
         "forward_iv_30_60": None if variance is None or variance < 0 else math.sqrt(variance),
         "butterfly_25d_30d": None
         if call30 is None or put30 is None or term[30] is None

@@ -160,3 +160,4 @@ def test_an_instrument_without_the_feed_has_nulls_not_zeros() -> None:
     names = [name for name in row if "liquidation" in name]
     assert len(names) == 16
     assert {row[name] for name in names} == {None}
+    assert (row["instrument_id"], row["is_empty"]) == (SPOT.key, False)
