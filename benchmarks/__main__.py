@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from benchmarks import history, live, soak, startup
+from benchmarks import history, indicators, live, soak, startup
 from benchmarks.results import Result, table
 
 BENCHMARKS: Final[Mapping[str, Callable[[bool], Iterator[Result]]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[bool], Iterator[Result]]]] = {
     "parquet": history.run_parquet,
     "csv": history.run_csv,
     "memory": history.run_memory,
+    "indicators": indicators.run,
     "soak": soak.run,
 }
 

@@ -77,6 +77,9 @@ def schemas_page() -> str:
         "## Candles\n",
         "`processed_candles/`, `candles_{timeframe}`. Meaning and null rule of each column: [columns](columns.md).\n",
         _schema_table(schemas.candle_schema()),
+        "## Option chains\n",
+        "`processed_options_chain/`, `options_chain_{timeframe}`: one row per underlying, 1m and above.\n",
+        _schema_table(schemas.candle_schema(("options",))),
     ]
     for data_type in DataType:
         parts.append(f"## Raw ticks: {data_type}\n")

@@ -245,6 +245,12 @@ def candle_processing(
     max_instruments: Annotated[int, typer.Option("--max-instruments", min=0, metavar="N", help="0 = all.")] = 0,
     max_workers: Annotated[int, typer.Option("--max-workers", min=1, metavar="N", help="Processes at a time.")] = 1,
     cold: Annotated[bool, typer.Option("--cold", help="Do not start from the state of the day before.")] = False,
+    book_snapshots: Annotated[
+        bool, typer.Option("--book-snapshots", help="Also write processed_book_snapshots/ per timeframe.")
+    ] = False,
+    per_snapshot: Annotated[
+        bool, typer.Option("--per-snapshot", help="With --book-snapshots: also one row per stored snapshot.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Accepted: this job always computes its days again.")] = False,
     config: options.Config = None,
     env_file: options.EnvFile = None,
@@ -267,6 +273,8 @@ def candle_processing(
                 max_instruments=max_instruments,
                 max_workers=max_workers,
                 cold=cold,
+                book_snapshots=book_snapshots,
+                per_snapshot=per_snapshot,
                 config_file=config,
                 env_file=env_file,
                 log_level="debug" if verbose and log_level is None else log_level,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOptions:
-    """What the flags said. `store` None: the one of the settings; `max_instruments` 0: all."""
+    """What the flags said. `store` None: the one of the settings; `max_instruments` 0: all. book_snapshots: also write
+    processed_book_snapshots/ per timeframe, and with per_snapshot one row per snapshot."""
 
     start_date: str
     end_date: str | None = None
@@ -33,6 +34,8 @@ class BatchOptions:
     max_instruments: int = 0
     max_workers: int = 1
     cold: bool = False
+    book_snapshots: bool = False
+    per_snapshot: bool = False
     config_file: Path | None = None
     env_file: Path | None = None
     log_level: str | None = None
@@ -52,11 +55,13 @@ def run(options: BatchOptions) -> int:
     overrides = {"candles.timeframes": list(options.timeframes) or None, "logging.level": options.log_level}
     settings = load_settings(options.config_file, options.env_file, overrides).settings
     configure_logging(level=settings.logging.level if options.log_level else "error")
+    _check_book(options, settings)
     start, end = _days(options)
     root = Path(settings.persist.path) if options.store is None else options.store
     work = candle_processing.plan(
-        root, start, end, instruments=_wanted(options, settings), prepare=preparation(settings), cold=options.cold
-    )
+        root, start, end, instruments=_wanted(options, settings), prepare=preparation(settings), cold=options.cold,
+        book_snapshots=options.book_snapshots, per_snapshot=options.per_snapshot,
+    )  # fmt: skip
     work = work[: options.max_instruments or None]
     if not work:
         raise NotFound(
@@ -71,6 +76,8 @@ def run(options: BatchOptions) -> int:
 
     outcomes = candle_processing.process(work, workers=options.max_workers, on_outcome=show)
     _report(outcomes, root, time.monotonic() - started_s)
+    if options.book_snapshots:
+        _report_book(outcomes, root, per_snapshot=options.per_snapshot)
     done = sum(outcome.status == "done" for outcome in outcomes)
     return DONE if done == len(outcomes) else PARTLY if done else FAILED
 
@@ -88,6 +95,17 @@ def preparation(settings: Settings) -> Callable[[str], tuple[InstrumentDefinitio
         return instrument, chosen, f"{config_hash(settings, instrument)} {shape}"
 
     return prepare
+
+
+def _check_book(options: BatchOptions, settings: Settings) -> None:
+    from batch.book_snapshots import BOOK
+
+    if options.per_snapshot and not options.book_snapshots:
+        raise ConfigError("expected it together with --book-snapshots, came without", key="--per-snapshot")
+    groups = [str(group) for group in settings.features.groups]
+    if options.book_snapshots and BOOK not in groups:
+        came = " ".join(groups)
+        raise ConfigError(f"--book-snapshots: expected the group {BOOK} among them, came {came}", key="features.groups")
 
 
 def _days(options: BatchOptions) -> tuple[date, date]:
@@ -132,3 +150,11 @@ def _report(outcomes: list[DayOutcome], root: Path, took_s: float) -> None:
         f"changed, {total['rows']:,} rows in {took_s:.1f} s"
     )
     console.print(f"candles: {root / 'processed_candles'}", soft_wrap=True)
+
+
+def _report_book(outcomes: list[DayOutcome], root: Path, *, per_snapshot: bool) -> None:
+    from batch.candle_processing import totals
+    from market_data_tick_handler.storage.paths import BOOK_CANDLES
+
+    rows = f" ({totals(outcomes)['snapshots']:,} snapshots in timeframe-tick)" if per_snapshot else ""
+    stdout().print(f"book:    {root / BOOK_CANDLES}{rows}", soft_wrap=True)

@@ -94,8 +94,10 @@ class ParameterSettings(Section):
         default=Duration(3_600_000_000),
         description="options nearer to expiry than this are left out (s); for group options",
     )
-    options_iv_scale: float = Field(
-        default=100.0, gt=0, description="venue IV is divided by this; 100 where it quotes percent; for group options"
+    options_iv_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="venue IV is divided by this; unset: 100 on Deribit, which quotes percent, 1 elsewhere; for options",
     )
 
 

@@ -66,8 +66,11 @@ class FeatureGroup(Choice):
     RETURNS = "returns"
     INDICATORS = "indicators"
     BOOK = "book"
+    BOOK_DELAYS = "book_delays"
+    SPREAD = "spread"
     DERIVATIVES = "derivatives"
     LIQUIDATIONS = "liquidations"
+    DERIVATIVE_RATIOS = "derivative_ratios"
     OPTIONS = "options"
     MFT = "mft"
 

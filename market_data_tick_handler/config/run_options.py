@@ -32,9 +32,15 @@ def pipeline_options(settings: Settings, instrument: InstrumentDefinition) -> Pi
             funding_interval_s=parameters.funding_interval.us / 1e6,
             options_max_age_s=parameters.options_max_age.us / 1e6,
             options_min_tte_s=parameters.options_min_tte.us / 1e6,
-            options_iv_scale=parameters.options_iv_scale,
+            options_iv_scale=_iv_scale(parameters, instrument),
         ),
     )
+
+
+def _iv_scale(parameters: ParameterSettings, instrument: InstrumentDefinition) -> float:
+    if parameters.options_iv_scale is not None:
+        return parameters.options_iv_scale
+    return 100.0 if instrument.venue == "DERIBIT" else 1.0
 
 
 def config_hash(settings: Settings, instrument: InstrumentDefinition) -> str:
@@ -50,6 +56,7 @@ def config_hash(settings: Settings, instrument: InstrumentDefinition) -> str:
         "contract_size": contract_size(settings, instrument),
         "inverse": instrument.inverse,
         **{name: _plain(getattr(parameters, name)) for name in ParameterSettings.model_fields},
+        "options_iv_scale": _iv_scale(parameters, instrument),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

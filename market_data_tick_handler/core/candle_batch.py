@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from market_data_tick_handler.core.features.registry import columns
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.ticks import Array
 from market_data_tick_handler.core.timeframes import Timeframe
 
 # Never part of a comparison of live and batch: they tell of the publication, not of the market (features.md 2.9).
 PUBLICATION_COLUMNS = ("revision", "timestamp_out")
+
+
+@cache
+def _whole_columns() -> frozenset[str]:
+    return frozenset(column.name for column in columns() if column.dtype.startswith(("int", "timestamp")))
 
 
 class CandleBatch:
@@ -61,7 +68,10 @@ class CandleBatch:
         out: dict[str, Any] = {**self.constants, **dict.fromkeys(self.absent)}
         for name, column in self.columns.items():
             value = column[index].item()
-            out[name] = None if isinstance(value, float) and value != value else value
+            if isinstance(value, float):
+                # A whole number that may be null travels as a float, which can say so.
+                value = None if value != value else int(value) if name in _whole_columns() else value
+            out[name] = value
         return out
 
     def rows(self) -> Iterator[dict[str, Any]]:

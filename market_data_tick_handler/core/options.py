@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from market_data_tick_handler.core.features.book_microprice import MicropriceTable
 
 from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, Timeframe
 
-DEFAULT_GROUPS = ("ohlcv", "flow", "delays", "returns", "indicators")
+DEFAULT_GROUPS = (
+    "ohlcv",
+    "flow",
+    "delays",
+    "returns",
+    "indicators",
+    "book",
+    "book_delays",
+    "spread",
+    "derivatives",
+    "liquidations",
+    "derivative_ratios",
+    "options",
+    "mft",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +38,8 @@ class FeatureParameters:
     funding_interval_s: float | None = 28_800.0
     options_max_age_s: float = 600.0
     options_min_tte_s: float = 3_600.0
-    options_iv_scale: float | None = 100.0
+    options_iv_scale: float | None = None
+    microprice_table: MicropriceTable | None = None
 
 
 @dataclass(frozen=True, slots=True)

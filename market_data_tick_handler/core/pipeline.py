@@ -107,7 +107,7 @@ class Pipeline:
         ]
         # The first group's first input decides where the series begins and when a candle is empty.
         self._primary = selection.ticks[0].inputs[0] if selection.ticks else DataType.TRADES
-        self._absent = tuple(column.name for column in columns(selection.absent)) if selection.absent else ()
+        self._absent = tuple(column.name for column in columns(selection.absent) if column.group in selection.absent)
         self._builder = CandleBuilder(self._shape, selection, timeframes)
         self._series = {timeframe: CandleSeries(timeframe, self._builder) for timeframe in timeframes}
         self._watermark = Watermark(options.grace_us)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
-from market_data_tick_handler.core.features.registry import FEATURE_VERSION, Column, column, columns
+from market_data_tick_handler.core.features.registry import FEATURE_VERSION, Column, column, columns, group_names
 from market_data_tick_handler.core.ticks import LAYOUTS, TEXT_COLUMNS, Array, DataType
 from market_data_tick_handler.errors import SchemaMismatch
 
@@ -31,8 +31,12 @@ _ID_KIND: Final = "id_kind"
 
 
 def candle_schema(groups: Sequence[str] | None = None) -> pa.Schema:
-    """Arrow schema of candle rows: identity and the selected groups, with unit and description on every field."""
-    return _candle_schema(tuple(member.name for member in columns(groups)), FEATURE_VERSION)
+    """Arrow schema of candle rows: identity and the selected groups, with unit and description on every field.
+
+    None selects every group but `options`: a chain of options has rows of its own.
+    """
+    chosen = [name for name in group_names() if name != "options"] if groups is None else groups
+    return _candle_schema(tuple(member.name for member in columns(chosen)), FEATURE_VERSION)
 
 
 @lru_cache(maxsize=64)

@@ -56,7 +56,9 @@ def unpack(data: bytes) -> Any:
             f"snapshot: expected {MAGIC!r} version {VERSION}, got {magic!r} version {version}; start without it"
         )
     if zlib.crc32(memoryview(data)[_HEAD.size :]) != checksum:
-        raise CorruptObject(f"snapshot: the checksum of its {len(data)} bytes is wrong: cut off or changed; start without")
+        raise CorruptObject(
+            f"snapshot: the checksum of its {len(data)} bytes is wrong: cut off or changed; start without"
+        )
     start = _HEAD.size + length
 
     def decode(node: Any) -> Any:

@@ -18,14 +18,23 @@ from typing import Final
 import numba
 import numpy as np
 
-from market_data_tick_handler.core.events import Rows
+from market_data_tick_handler.core.events import Event, Rows
 from market_data_tick_handler.core.instruments import parse_instrument_key
 from market_data_tick_handler.core.options import FeatureParameters, PipelineOptions
 from market_data_tick_handler.core.pipeline import Day, Pipeline
-from market_data_tick_handler.core.ticks import ID_HASH, ID_INTEGER, DataType, TickBatch
+from market_data_tick_handler.core.ticks import BOOK_LEVELS, ID_HASH, ID_INTEGER, DataType, TickBatch
 from market_data_tick_handler.core.timeframes import DAY_US
 
 _START_US: Final = 1_704_067_200_000_000
+_PARTS: Final = (
+    ("ohlcv",),
+    ("flow",),
+    ("delays", "book_delays", "spread"),
+    ("book",),
+    ("derivatives", "liquidations", "derivative_ratios"),
+    ("returns", "indicators"),
+    ("mft",),
+)
 _PACKAGE: Final = Path(__file__).parents[1]
 _KERNELS: Final = ("core", "storage")
 
@@ -73,27 +82,74 @@ def compile_kernels(progress: Callable[[str], None] | None = None) -> None:
     marker = _marker()
     if not marker.is_file():
         _forget_compiled()
-    instrument = parse_instrument_key("BINANCE:SPOT_PAIR:BTC-USDT")
-    for groups in (("ohlcv",), ("flow",), ("delays",), ("returns", "indicators")):
+    future = parse_instrument_key("BINANCE-FUTURES:PERPETUAL:BTC-USDT")
+    parameters = FeatureParameters(vpin_bucket_volume=1.0, vpin_buckets=2)
+    for groups in _PARTS:
         say(", ".join(groups))
-        options = PipelineOptions(groups=groups, parameters=FeatureParameters(vpin_bucket_volume=1.0, vpin_buckets=2))
-        live = Pipeline(instrument, options)
-        live.feed(Rows(instrument.key, _rows(ID_INTEGER)))
+        live = Pipeline(future, PipelineOptions(groups=groups, parameters=parameters))
+        live.feed(_events(future.key, ID_INTEGER))
         live.finish(_START_US + 400_000_000)
         live.outputs()
+    say("options")
+    chain = Pipeline(parse_instrument_key("DERIBIT:OPTION_CHAIN:BTC-USD"), PipelineOptions())
+    chain.feed(Rows(chain.instrument.key, _options()))
+    chain.finish(_START_US + 400_000_000)
     say("history")
-    day = Pipeline(instrument, PipelineOptions(), day=Day(_START_US))
-    day.feed(Rows(instrument.key, _rows(ID_HASH)))
+    day = Pipeline(future, PipelineOptions(), day=Day(_START_US))
+    day.feed(_events(future.key, ID_HASH))
     day.handover(day.border())
     day.finish_day(_START_US + DAY_US)
-    restored = Pipeline(instrument, PipelineOptions())
-    restored.feed(Rows(instrument.key, _rows(ID_INTEGER)))
+    restored = Pipeline(future, PipelineOptions())
+    restored.feed(_events(future.key, ID_INTEGER))
     state, ids = restored.snapshot(), restored.ids_snapshot()
     restored.restore(state)
     restored.restore_ids(ids)
     for stale in marker.parent.glob("warm-*.nbi"):
         stale.unlink(missing_ok=True)
     marker.touch()
+
+
+def _events(key: str, kind: int) -> list[Event]:
+    """A little of everything that a perpetual has."""
+    times = _START_US + np.array([500_000, 20_000_000, 35_000_000, 130_000_000], np.int64)
+    stamps = {"timestamp": times, "local_timestamp": times + 5_000}
+    levels = {
+        f"{side}_{what}_{level}": np.full(4, 100.0 + sign * 0.1 * level if what == "price" else 1.0)
+        for side, sign in (("ask", 1), ("bid", -1))
+        for what in ("price", "volume")
+        for level in range(1, BOOK_LEVELS + 1)
+    }
+    prices = dict.fromkeys(("last_price", "index_price", "mark_price"), np.full(4, 100.0))
+    ticker = {**prices, "open_interest": 1_000.0 + np.arange(4), "funding_rate": np.full(4, 1e-4)}
+    forced = {"side": [1, -1, 1, -1], "price": np.full(4, 100.0), "amount": np.ones(4)}
+    batches = (
+        _rows(kind),
+        TickBatch.build(DataType.BOOK, {**stamps, **levels}),
+        TickBatch.build(DataType.DERIVATIVE, {**stamps, **ticker}),
+        TickBatch.build(DataType.LIQUIDATIONS, {**stamps, **forced}),
+    )
+    return [Rows(key, batch) for batch in batches]
+
+
+def _options() -> TickBatch:
+    """Two strikes of two expiries, calls and puts."""
+    strikes, days = np.array([90.0, 110.0] * 4), np.repeat([7, 40], 4)
+    times = _START_US + 1_000_000 * np.arange(8)
+    columns = {
+        "timestamp": times,
+        "local_timestamp": times + 5_000,
+        "symbol_hash": np.arange(8) + 1,
+        "option_type": np.tile([1, 1, -1, -1], 2),
+        "strike_price": strikes,
+        "expiration": _START_US + days * DAY_US,
+        "open_interest": np.ones(8),
+        "mark_iv": np.full(8, 50.0),
+        "underlying_price": np.full(8, 100.0),
+        "delta": np.tile([0.7, 0.3, -0.3, -0.7], 2),
+        "gamma": np.full(8, 0.01),
+        "vega": np.full(8, 0.1),
+    }
+    return TickBatch.build(DataType.OPTIONS, columns)
 
 
 def _rows(kind: int) -> TickBatch:

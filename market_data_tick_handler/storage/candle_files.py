@@ -135,14 +135,16 @@ def newest_revisions(tables: list[pa.Table]) -> pa.Table:
     return together.take(pa.array(kept)).combine_chunks()
 
 
-def replace_candles(store_root: str | Path, batch: CandleBatch, day: date) -> int:
+def replace_candles(store_root: str | Path, batch: CandleBatch, day: date, *, table: str | None = None) -> int:
     """Make `batch` the content of its day file, and return how many candles are new or changed.
+
+    table: the one of candles by default.
 
     A candle that equals the stored one keeps that row; one that replaces another has its revision + 1 (features.md
     9.0); stored candles that the batch does not have go.
     """
     chain = batch.instrument.instrument_type is InstrumentType.OPTION_CHAIN
-    name = CHAIN_CANDLES if chain else CANDLES
+    name = table or (CHAIN_CANDLES if chain else CANDLES)
     path = local_root(store_root) / candles_path(day, batch.timeframe, batch.instrument.key, table=name)
     batch, changed = _next_revisions(path, batch)
     if changed:
@@ -156,7 +158,8 @@ def _next_revisions(path: Path, batch: CandleBatch) -> tuple[CandleBatch, int]:
         return batch, len(batch)
     old = candle_columns(_read(path, None))
     constants = {old[name][0] == value for name, value in batch.constants.items() if name in old and len(old[name])}
-    report = compare({name: old[name] for name in old if name not in batch.constants}, batch.columns)
+    told = {name: old[name] for name in old if name not in batch.constants and name not in batch.absent}
+    report = compare(told, batch.columns)
     row_of = dict(zip(old["timestamp"].tolist(), range(len(old["timestamp"])), strict=True))
     everywhere = False in constants or any(item.kind is Kind.COLUMN_MISSING for item in report.differences)
     differing = {item.timestamp for item in report.differences if item.column}

@@ -18,6 +18,8 @@ CHAIN_CANDLES: Final = "processed_options_chain"
 GAP_LEDGER: Final = "gap_ledger"
 CHECKPOINTS: Final = "checkpoints"
 AVAILABILITY: Final = "instrument_availability"
+# Stands where a candle file names its timeframe.
+PER_TICK: Final = "tick"
 
 _EPOCH: Final = date(1970, 1, 1)
 _PATH: Final = re.compile(
@@ -28,7 +30,8 @@ _PATH: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ObjectPath:
-    """What a path says. `name` is the instrument key, or the file's own name where a table has no instruments."""
+    """What a path says. `name` is the instrument key, or the file's own name where a table has no instruments.
+    per_tick: one row per tick, where other files of the table have one per candle."""
 
     table: str
     day: date
@@ -36,10 +39,12 @@ class ObjectPath:
     data_type: DataType | None = None
     timeframe: Timeframe | None = None
     suffix: str = "parquet"
+    per_tick: bool = False
 
     def __str__(self) -> str:
         kind = f"data_type-{self.data_type}/" if self.data_type else ""
-        length = f"timeframe-{self.timeframe}/" if self.timeframe else ""
+        steps = PER_TICK if self.per_tick else self.timeframe
+        length = f"timeframe-{steps}/" if steps else ""
         return f"{self.table}/by_date/day-{self.day.isoformat()}/{kind}{length}{self.name}.{self.suffix}"
 
 
@@ -58,8 +63,9 @@ def parse_path(path: str) -> ObjectPath:
             day=date.fromisoformat(match["day"]),
             name=match["name"],
             data_type=DataType(match["type"]) if match["type"] else None,
-            timeframe=Timeframe(match["timeframe"]) if match["timeframe"] else None,
+            timeframe=Timeframe(match["timeframe"]) if match["timeframe"] not in (None, PER_TICK) else None,
             suffix=match["suffix"],
+            per_tick=match["timeframe"] == PER_TICK,
         )
     except ValueError:
         raise DataError(
@@ -75,6 +81,11 @@ def raw_ticks_path(day: date, data_type: DataType, instrument_key: str) -> str:
 def candles_path(day: date, timeframe: Timeframe, instrument_key: str, *, table: str = CANDLES) -> str:
     """`processed_candles/by_date/day-{date}/timeframe-{tf}/{instrument_key}.parquet`"""
     return str(ObjectPath(table, day, instrument_key, timeframe=timeframe))
+
+
+def per_snapshot_path(day: date, instrument_key: str) -> str:
+    """`processed_book_snapshots/by_date/day-{date}/timeframe-tick/{instrument_key}.parquet`"""
+    return str(ObjectPath(BOOK_CANDLES, day, instrument_key, per_tick=True))
 
 
 def gap_ledger_path(day: date, instrument_key: str) -> str:

@@ -82,7 +82,6 @@ def test_env_example_names_only_real_settings(repository: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("features.groups", group) for group in ("book", "derivatives", "liquidations", "options", "mft")),
         *(("data_types.trades.source", name) for name in ("tardis_realtime", "exchange", "tardis_replay")),
         ("data_types.liquidations.source", "trade_transformation"),
         ("serve.transport", "websocket"),

@@ -17,7 +17,7 @@ from market_data_tick_handler.config import (
     pipeline_options,
 )
 from market_data_tick_handler.core.instruments import parse_instrument_key
-from market_data_tick_handler.core.options import PipelineOptions
+from market_data_tick_handler.core.options import FeatureParameters, PipelineOptions
 
 SPOT = parse_instrument_key("BINANCE:SPOT_PAIR:BTC-USDT")
 OTHER = parse_instrument_key("BINANCE:SPOT_PAIR:ETH-USDT")
@@ -29,7 +29,15 @@ def _settings(**overrides: Any) -> Settings:
 
 
 def test_default_settings_are_the_default_options_of_the_core() -> None:
-    assert pipeline_options(Settings(), SPOT) == PipelineOptions()
+    chosen = pipeline_options(Settings(), SPOT)
+    assert chosen == PipelineOptions(parameters=FeatureParameters(options_iv_scale=1.0))
+
+
+def test_implied_volatility_is_percent_on_deribit_and_a_fraction_elsewhere_unless_said_otherwise() -> None:
+    chain, other = (parse_instrument_key(f"{venue}:OPTION_CHAIN:BTC-USD") for venue in ("DERIBIT", "OKX"))
+    scales = [pipeline_options(Settings(), instrument).parameters.options_iv_scale for instrument in (chain, other)]
+    assert scales == [100.0, 1.0]
+    assert pipeline_options(_settings(**{"features.options_iv_scale": 7}), chain).parameters.options_iv_scale == 7.0
 
 
 def test_an_instrument_has_its_own_parameters_over_the_common_ones() -> None:
@@ -91,7 +99,7 @@ def test_the_hash_stays_with_what_does_not(change: dict[str, Any]) -> None:
 
 
 def test_the_hash_is_the_same_in_every_process_and_release() -> None:
-    assert config_hash(Settings(), SPOT) == "8d705bf676b228d8"
+    assert config_hash(Settings(), SPOT) == "32f0c2d50edc365b"
 
 
 def test_contract_sizes_of_the_settings_win_over_the_instruments_own() -> None:

@@ -126,8 +126,9 @@ def prefix_differences(name: str) -> dict[str, Any]:
 
 
 @cache
-def rolled(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """1m columns of the tick groups folded from ticks, and the same folded from their 15 s bins."""
+def rolled(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """1m columns of the tick groups folded from ticks, the same folded from their 15 s bins, and per column the number
+    of values that its sketch holds."""
     stream = case(name)
     start, stop = bounds(stream.feed)
     pipeline = Pipeline(stream.instrument, stream.options, day=Day(floor_us(start, DAY_US)))
@@ -135,18 +136,21 @@ def rolled(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     pipeline.finish_day(stop)
     direct = last(pipeline.outputs())[Timeframe.M1].columns
     out: dict[str, np.ndarray] = {}
+    held: dict[str, np.ndarray] = {}
     for state in pipeline._builder.states:
-        parents = []
-        for t0 in direct["timestamp"].tolist():
-            parent = state.parent()
-            type(state).merge_kernel(parent.bin, state.bins(MINUTE_US // 4, t0, 4))
+        parents, counts = [], np.zeros(len(direct["timestamp"]), np.int64)
+        for index, t0 in enumerate(direct["timestamp"].tolist()):
+            parent, quarters = state.parent(), state.bins(MINUTE_US // 4, t0, 4)
+            type(state).merge_kernel(parent.bin, quarters)
             if state.arena is not None:
+                counts[index] = quarters["chain_count"].sum()
                 parent.sketches = state._minute_sketches(state.arena, t0, 1)[0]
             parents.append(parent)
         values, memory = np.zeros(len(parents), state.OUT), np.zeros(1, state.MEMORY)
         state.finish_parents(memory, MINUTE_US, parents, values)
         out |= {field: values[field] for field in state.OUT.names or ()}
-    return direct, out
+        held |= dict.fromkeys(state.OUT.names or (), counts)
+    return direct, out, held
 
 
 def is_null(column: np.ndarray) -> np.ndarray:

@@ -115,7 +115,6 @@ def test_garbage_rows_are_counted_in_a_day_of_history(rows: list[tuple[Any, ...]
     assert_finite(pipeline.outputs())
 
 
-
 @settings(max_examples=30)
 @given(st.lists(st.tuples(row, extreme, extreme), min_size=1, max_size=10))
 def test_numbers_of_any_size_end_and_publish_no_infinity(rows: list[tuple[tuple[Any, ...], float, float]]) -> None:
@@ -193,7 +192,6 @@ def test_a_stream_in_nanoseconds_is_invalid_and_starts_no_clock() -> None:
     assert pipeline.trades().invalid == 50
     assert_balanced(pipeline, 50)
     assert batches == []
-
 
 
 def test_a_stream_in_seconds_is_invalid_and_starts_no_clock() -> None:

@@ -280,7 +280,7 @@ class BookGroup:
 
     def open(self, shape: RunShape) -> TickState:
         """A fresh state for one pipeline."""
-        return BookState(shape)
+        return BookState(shape, shape.parameters.microprice_table)
 
 
 GROUP: Final = BookGroup()

@@ -27,7 +27,7 @@ from market_data_tick_handler.core.features.mft_layout import (
     TRUE_SUM,
     TYPICAL,
 )
-from market_data_tick_handler.core.features.moving import ema, rsi, wilder
+from market_data_tick_handler.core.features.moving import ema, rsi
 from market_data_tick_handler.core.features.rolling import kernel, publish, window_mean, window_squares, window_sum
 from market_data_tick_handler.core.features.windows import (
     age_of_highest,
@@ -41,6 +41,7 @@ from market_data_tick_handler.core.ticks import Array
 
 # Wilder's sums of a market that rests fall for ever; below this only the rounding of denormal numbers is left of them.
 VANISHED: Final = 1e-290
+FOURTEENTH: Final = 1.0 / 14.0
 # Sum of squared distances from the centre of 0 ... 19.
 LINE_SQUARES: Final = 665.0
 
@@ -71,13 +72,22 @@ def true_range(high: float, low: float, before: float) -> float:
 
 
 @kernel
-def _wilder_sum(total: float, x: float, index: int) -> float:
+def range_step(average: float, x: float, index: int) -> float:
+    """Wilder's average over 14 after input `index` (0 is the first), seeded with a mean. It moves by a share of the
+    distance, as TA-Lib's ATR does: no division in the chain of candles, and a flat input leaves it where it is."""
+    if index >= 14:
+        return average + (x - average) * FOURTEENTH
+    return (average + x) / 14.0 if index == 13 else average + x
+
+
+@kernel
+def wilder_sum(total: float, x: float, index: int) -> float:
     """Wilder's sum over 14: 13 plain additions, then S - S/14 + x; `index` 0 is the first input."""
     return total + x if index < 13 else total - total / 14.0 + x
 
 
 @kernel
-def _strength(adx: float, plus: float, minus: float, index: int) -> float:
+def adx_step(adx: float, plus: float, minus: float, index: int) -> float:
     """ADX after the strength of +DI against -DI at `index`: a sum of 14, then their mean, then Wilder's average."""
     both = plus + minus
     if both != 0.0:
@@ -101,17 +111,17 @@ def directional_columns(m: Any, long: Array, short: Array, out: Array) -> None:
         widest = true_range(high[k + 1], low[k + 1], close[k])
         up, down = high[k + 1] - high[k], low[k] - low[k + 1]
         o.true_range = widest
-        average = wilder(average, widest, index, int64(14))
-        true_sum = _wilder_sum(true_sum, widest, index)
-        plus_sum = _wilder_sum(plus_sum, up if up > down and up > 0.0 else 0.0, index)
-        minus_sum = _wilder_sum(minus_sum, down if down > up and down > 0.0 else 0.0, index)
+        average = range_step(average, widest, index)
+        true_sum = wilder_sum(true_sum, widest, index)
+        plus_sum = wilder_sum(plus_sum, up if up > down and up > 0.0 else 0.0, index)
+        minus_sum = wilder_sum(minus_sum, down if down > up and down > 0.0 else 0.0, index)
         if true_sum < VANISHED:
             true_sum, plus_sum, minus_sum = 0.0, 0.0, 0.0
         if index < 13:
             continue
         plus = 100.0 * (plus_sum / true_sum) if true_sum != 0.0 else 0.0
         minus = 100.0 * (minus_sum / true_sum) if true_sum != 0.0 else 0.0
-        adx = _strength(adx, plus, minus, index)
+        adx = adx_step(adx, plus, minus, index)
         o.atr_14, o.natr_14 = average, 100.0 * average / close[k + 1]
         o.plus_di_14, o.minus_di_14 = plus, minus
         if index >= 26:
@@ -157,7 +167,7 @@ def fit_columns(
     mean, squares, slope = temp[0], temp[1], temp[2]
     window_mean(close, long_runs[CLOSE, 1:], int64(20), mean)
     window_squares(close, mean, int64(20), squares)
-    window_slope(close, mean, int64(20), slope)
+    window_slope(close, int64(20), slope)
     for k in range(out.size):
         sigma, both = math.sqrt(squares[k] / 19.0), slope[k]
         mean[k] = (own[k] - mean[k]) / sigma if sigma != 0.0 else np.nan

@@ -47,11 +47,15 @@ def run_lengths(row: Array, carried: int, out: Array) -> None:
     A run of at least `width` is a flat window: its mean is the value itself and every deviation is exactly 0, which
     a sum divided by `width` would miss in most flat windows.
     """
-    size = out.size - 1
-    history = row.size - size
-    out[0] = carried
-    for k in range(size):
-        out[k + 1] = out[k] + 1 if out[k] > 0 and row[history + k] == row[history + k - 1] else 1
+    values = row[row.size - out.size + 1 :]
+    before = row[row.size - values.size - 1] if carried > 0 else np.nan
+    run = carried
+    out[0] = run
+    for k in range(values.size):
+        value = values[k]
+        run = run + 1 if value == before else 1
+        before = value
+        out[k + 1] = run
 
 
 @kernel
@@ -61,10 +65,18 @@ def window_sum(row: Array, width: int, out: Array) -> None:
     oldest = row[first : first + out.size]
     for k in range(out.size):
         out[k] = oldest[k]
-    for j in range(first + 1, first + width):
+    j, end = first + 1, first + width
+    while j + 4 <= end:
+        # Four at a time: the sum is loaded and stored once for them, and added up in the same order.
+        a, b, c, d = row[j : j + out.size], row[j + 1 :], row[j + 2 :], row[j + 3 :]
+        for k in range(out.size):
+            out[k] = out[k] + a[k] + b[k] + c[k] + d[k]
+        j += 4
+    while j < end:
         values = row[j : j + out.size]
         for k in range(out.size):
             out[k] += values[k]
+        j += 1
 
 
 @kernel

@@ -151,15 +151,19 @@ def window_lagged(row: Array, mean: Array, width: int, lag: int, out: Array) -> 
 
 
 @kernel
-def window_slope(row: Array, mean: Array, width: int, out: Array) -> None:
-    """Sum of (j - mean of j)(x_j - mean), j = 0 ... width - 1 from the oldest value, over each window."""
+def window_slope(row: Array, width: int, out: Array) -> None:
+    """Sum of (j - mean of j) * x_j, j = 0 ... width - 1 from the oldest value, over each window of even width.
+
+    Values at equal distance from the middle are taken together: their weights are opposite, so that no mean need be
+    subtracted first, and a flat window gives exactly 0.
+    """
     first = row.size - out.size - width + 1
-    centre = (width - 1) / 2.0
     out[:] = 0.0
-    for j in range(width):
-        values, weight = row[first + j : first + j + out.size], j - centre
+    for j in range(width // 2):
+        late, early = row[first + width - 1 - j :], row[first + j : first + j + out.size]
+        weight = (width - 1) / 2.0 - j
         for k in range(out.size):
-            out[k] += weight * (values[k] - mean[k])
+            out[k] += weight * (late[k] - early[k])
 
 
 @kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ def wing_iv(rows: list[Row], sign: int) -> float | None:
     return float(np.interp(sign * 0.25, [low[0], high[0]], [low[2], high[2]])) / 100.0 if below else high[2] / 100.0
 
 
-def at_maturity(curve: list[tuple[float, float | None]], days: int) -> float | None:
+def at_maturity(curve: Sequence[tuple[float, float | None]], days: int) -> float | None:
     points = [(tte, iv * iv * tte) for tte, iv in curve if iv is not None]
     target = days / 365
     if not points or not points[0][0] <= target <= points[-1][0]:

@@ -123,8 +123,6 @@ def test_trades_of_no_side_fill_no_bucket() -> None:
     assert candles(rows, 15)[0]["vpin"] == 1.0
 
 
-
-
 @pytest.mark.parametrize("size", [1e3, 1e9, 1e15, 1e29])
 def test_a_trade_of_any_size_fills_the_window_with_itself_in_no_time(size: float) -> None:
     assert candles(trades([10.0], [size]), 15)[0]["vpin"] == pytest.approx(1.0)

@@ -54,8 +54,8 @@ def test_golden(tmp_path: Path) -> None:
         writer = csv.DictWriter(file, minutes[0].keys())
         writer.writeheader()
         writer.writerows(minutes)
-    command = [sys.executable, GOLDEN / "compare.py", tmp_path / "produced.csv"]
-    command.append(GOLDEN / "options_chain_10m_expected_60s.csv")
+    files = (GOLDEN / "compare.py", tmp_path / "produced.csv", GOLDEN / "options_chain_10m_expected_60s.csv")
+    command = [sys.executable, *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
