@@ -3,7 +3,8 @@
 #
 # From recorded ticks to candles to figures, and ten columns in plain words. Every number and figure on this page came
 # out of the cells on it: `python docs/tutorial/tutorial.py --out DIR` runs [notebook.py](notebook.py), which editors
-# that know `# %%` cells also open as a notebook, and writes the page. It needs `pip install -e '.[streaming,dashboard]'`.
+# that know `# %%` cells also open as a notebook, and writes the page. To run it, install the extras `streaming` and
+# `dashboard`.
 #
 # What is read:
 #
@@ -12,13 +13,14 @@
 # 3. half an hour of liquidations on a whole exchange;
 # 4. a simulated day of a perpetual contract, which has everything at once, and faults that no recording has on demand.
 #
-# Recordings are looked for in the directory that `MARKET_DATA_SAMPLES` names. Where one is absent, the simulated
-# market stands in, and the page says so.
+# Recordings are looked for in the directory that `MARKET_DATA_SAMPLES` names. Where one is absent, the simulated market
+# stands in, and the page says so.
 
 # %%
 import asyncio
 import os
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import ConciseDateFormatter
+from matplotlib.dates import DateFormatter
 
 from market_data_tick_handler.core.features.registry import column, columns, group_names
 from market_data_tick_handler.core.instruments import parse_instrument_key
@@ -61,16 +63,19 @@ def recorded(folder: str) -> list[Path]:
     return sorted((samples / folder / "tardis").glob("*.csv.gz"))
 
 
-def simulated(key: str, *, trades_per_second: float, hours: float = 24.0, faults: tuple[Fault, ...] = ()) -> SimulatedSource:
+def simulated(key: str, *, rate: float, hours: float = 24.0, faults: Sequence[Fault] = ()) -> SimulatedSource:
     """A market that is the same at every run."""
     start_us = int(datetime(2024, 7, 24, tzinfo=UTC).timestamp()) * 1_000_000
-    market = MarketSettings(
-        start_us=start_us, annual_volatility=0.4, liquidations_per_minute=0.5, prices={"NEXO": 1.2}, delay_median_ms=40.0
-    )
+    market = MarketSettings(start_us=start_us, liquidations_per_minute=0.5, prices={"NEXO": 1.2})
     return SimulatedSource(
         [key], clock=SystemClock(), start_us=start_us, market=market, speed=None, duration_s=hours * 3_600.0,
-        trades_per_second=trades_per_second, faults=faults,
+        trades_per_second=rate, faults=faults,
     )  # fmt: skip
+
+
+def files_source(files: Sequence[Path]) -> FilesSource:
+    """The rows of some files, as fast as they can be read."""
+    return FilesSource(files, speed=None, clock=SystemClock())
 
 
 def replay(source: FilesSource | SimulatedSource) -> ReplayTotals:
@@ -97,10 +102,11 @@ def report(totals: ReplayTotals) -> None:
 
 SPOT = "BINANCE:SPOT_PAIR:NEXO-USDT"
 files = recorded("binance-spot-nexousdt-2024-07-24")
-report(replay(FilesSource(files, speed=None, clock=SystemClock()) if files else simulated(SPOT, trades_per_second=0.15)))
+report(replay(files_source(files) if files else simulated(SPOT, rate=0.15)))
 
 minutes = candles(SPOT, Timeframe.M1, date(2024, 7, 24))
-spot_is = "a recording of NEXO-USDT on Binance" if files else "NOT a recording: there is none here, the simulated market stands in"
+stand_in = "NOT a recording: there is none here, the simulated market stands in"
+spot_is = "a recording of NEXO-USDT on Binance" if files else stand_in
 print(f"shown below: {len(minutes):,} one-minute candles of 2024-07-24, {spot_is}")
 
 # %% [markdown]
@@ -109,8 +115,8 @@ print(f"shown below: {len(minutes):,} one-minute candles of 2024-07-24, {spot_is
 #
 # ## 2. Price, and how far to trust it
 #
-# Every candle says whether its feed was whole. A minute without a trade is a candle too (`is_empty`, the previous
-# close carried on), and `quality` tells a quiet market from a broken feed. Look at it before anything else.
+# Every candle says whether its feed was whole. A minute without a trade is a candle too (`is_empty`, the previous close
+# carried on), and `quality` tells a quiet market from a broken feed. Look at it before anything else.
 
 # %%
 COLOURS = {"COMPLETE": "#1b6ca8", "QUIET": "#b8bfc6", "REPAIRED": "#7a5195", "PARTIAL": "#e59500", "GAPPED": "#d1495b"}
@@ -123,8 +129,19 @@ plt.rcParams.update({
 
 
 def clock_axis(axis: Axes) -> None:
-    """Times on the horizontal axis, short."""
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(axis.xaxis.get_major_locator(), tz=UTC))
+    """Hours and minutes UTC on the horizontal axis."""
+    axis.xaxis.set_major_formatter(DateFormatter("%H:%M", tz=UTC))
+
+
+def signed_bars(axis: Axes, plus: pd.Series, minus: pd.Series, width: timedelta, names: tuple[str, str]) -> None:
+    """`plus` upwards in green, `minus` downwards in red."""
+    axis.bar(plus.index, plus, width=width, color=UP, label=names[0])
+    axis.bar(minus.index, -minus, width=width, color=DOWN, label=names[1])
+
+
+def legend_above(axis: Axes) -> None:
+    """The legend where no data are: above the panel, right of its title."""
+    axis.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=5, markerscale=2.5)
 
 
 def price_panel(axis: Axes, frame: pd.DataFrame, what: str = "close") -> None:
@@ -135,17 +152,19 @@ def price_panel(axis: Axes, frame: pd.DataFrame, what: str = "close") -> None:
         if len(part):
             label = f"{quality} ({len(part):,})"
             axis.scatter(part.index, part[what], s=5, color=colour, label=label, zorder=4 if quality == "GAPPED" else 2)
-    axis.legend(loc="best", ncols=3, markerscale=2.5)
+    legend_above(axis)
     axis.set_ylabel(f"{what}, quote per base")
 
 
-figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(10, 5), height_ratios=(3, 1), num="price")
+figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(10, 5), height_ratios=(2, 1), num="price")
 price_panel(top, minutes)
-top.set_title("One-minute closes, coloured by quality")
-bottom.bar(minutes.index, minutes["buy_volume_sum"], width=timedelta(minutes=1), color=UP, label="bought by takers")
-bottom.bar(minutes.index, -minutes["sell_volume_sum"], width=timedelta(minutes=1), color=DOWN, label="sold by takers")
-bottom.set_ylabel("volume, base")
-bottom.legend(loc="lower right", ncols=2)
+top.set_title("One-minute closes of 2024-07-24 by quality")
+bought, sold = minutes["buy_volume_sum"], minutes["sell_volume_sum"]
+signed_bars(bottom, bought, sold, timedelta(minutes=1), ("bought by takers", "sold by takers"))
+bottom.set_yscale("symlog", linthresh=100)
+bottom.set_yticks([-10_000, -100, 100, 10_000])
+bottom.set_title("Volume, base (logarithmic above 100)")
+legend_above(bottom)
 clock_axis(bottom)
 share = minutes["quality"].value_counts(normalize=True)
 print(*(f"{name:<9}{part:6.1%} of the minutes" for name, part in share.items()), sep="\n")
@@ -165,16 +184,17 @@ tenths = lean.groupby(pd.qcut(lean["imbalance"], 10, duplicates="drop"), observe
 lead = lean["imbalance"].corr(lean["next_bps"])
 
 figure, axes = plt.subplot_mosaic([["mid", "next"], ["lean", "next"]], figsize=(10, 5), width_ratios=(2, 1), num="book")
+axes["mid"].sharex(axes["lean"])
+axes["mid"].tick_params(labelbottom=False)
 axes["mid"].plot(minutes.index, minutes["mid_price"], color="#1b6ca8", linewidth=0.9)
 axes["mid"].set_title("Mid price at the close of each minute")
 smooth = minutes["depth_imbalance_5_tw"].rolling(15).mean()
 axes["lean"].scatter(minutes.index, minutes["depth_imbalance_5"], s=2, color="#b8bfc6", label="depth_imbalance_5")
-axes["lean"].fill_between(smooth.index, smooth.clip(lower=0), color=UP, alpha=0.6, label="15 min mean of _tw: bids heavier")
-axes["lean"].fill_between(smooth.index, smooth.clip(upper=0), color=DOWN, alpha=0.6, label="asks heavier")
+for part, colour, name in ((smooth.clip(lower=0), UP, "bids heavier"), (smooth.clip(upper=0), DOWN, "asks heavier")):
+    axes["lean"].fill_between(part.index, part, color=colour, alpha=0.6, label=f"{name} (15 min mean of _tw)")
 axes["lean"].set_ylim(-1.05, 1.05)
-axes["lean"].legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, markerscale=3)
+figure.legend(loc="outside lower left", ncols=3, markerscale=3)
 axes["lean"].set_title("Imbalance of the five best levels")
-clock_axis(axes["mid"])
 clock_axis(axes["lean"])
 middle, error = tenths["imbalance", "mean"], 2.0 * tenths["next_bps", "sem"]
 axes["next"].axhline(0.0, color="#5c6770", linewidth=0.8)
@@ -187,10 +207,10 @@ print(f"minutes with a book: {len(lean):,}; correlation with the next minute's c
 # %% [markdown]
 # ## 4. Order flow imbalance
 #
-# The imbalance above is a state; order flow imbalance (OFI) is what *changed*: bids that were added or lifted count
-# plus, asks that were added or lowered count minus. `ofi_1` looks at the best level, `ofi_total` at all five. Over one
-# period, price mostly follows: in the scatter every dot is five minutes. OFI is a sum, so the five-minute candle has
-# exactly the sum of its minutes.
+# The imbalance above is a state; order flow imbalance (OFI) is what *changed*: bids added or raised and asks taken away
+# count plus, asks added or lowered and bids taken away count minus. `ofi_1` looks at the best level, `ofi_total` at all
+# five. Over one period, price mostly follows: in the scatter every dot is five minutes. OFI is a sum, so the
+# five-minute candle has exactly the sum of its minutes.
 
 # %%
 fives = candles(SPOT, Timeframe.M5, date(2024, 7, 24))
@@ -203,12 +223,12 @@ right = axes["path"].twinx()
 right.grid(False)
 right.spines["right"].set_visible(True)
 for name, colour in (("ofi_1", "#e59500"), ("ofi_total", "#7a5195")):
-    right.plot(fives.index, fives[name].cumsum() / 1e3, color=colour, linewidth=1, label=f"{name}, summed from 00:00 (right)")
+    summed = fives[name].cumsum() / 1e3
+    right.plot(summed.index, summed, color=colour, linewidth=1, label=f"{name}, summed up (right)")
 right.set_ylabel("thousand base")
 axes["path"].set_ylabel("quote per base")
 axes["path"].set_title("Price, and order flow since midnight")
-figure.legend(*(a + b for a, b in zip(axes["path"].get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)),
-              loc="outside lower left", ncols=3)  # fmt: skip
+figure.legend(loc="outside lower left", ncols=3)
 clock_axis(axes["path"])
 axes["dots"].scatter(fives["ofi_total"] / 1e3, change, s=8, color="#7a5195", alpha=0.6)
 axes["dots"].axhline(0.0, color="#5c6770", linewidth=0.8)
@@ -216,8 +236,10 @@ axes["dots"].axvline(0.0, color="#5c6770", linewidth=0.8)
 axes["dots"].set_xlabel("ofi_total of five minutes, thousand base")
 axes["dots"].set_ylabel("change of the mid price, bps")
 axes["dots"].set_title(f"Same five minutes, correlation {fit['ofi_total']:.2f}")
-print(*(f"{name}: correlation with the change of the mid price in the same five minutes {value:.2f}" for name, value in fit.items()), sep="\n")  # fmt: skip
-print("sum of minutes equals the five-minute candle:", np.allclose(minutes["ofi_1"].resample("5min").sum(), fives["ofi_1"]))
+print("correlation with the change of the mid price in the same five minutes:")
+print(*(f"  {name}: {value:.2f}" for name, value in fit.items()), sep="\n")
+summed = minutes["ofi_1"].resample("5min").sum()
+print("the minutes sum up to the five-minute candles:", np.allclose(summed, fives["ofi_1"]))
 
 # %% [markdown]
 # ## 5. A perpetual contract around its funding
@@ -229,27 +251,31 @@ print("sum of minutes equals the five-minute candle:", np.allclose(minutes["ofi_
 PERPETUAL = "BINANCE-FUTURES:PERPETUAL:BTC-USDT"
 files = recorded("binance-usdm-btcusdt-2023-04-04_05")
 if files:
-    report(replay(FilesSource(files, speed=None, clock=SystemClock())))
+    report(replay(files_source(files)))
     days = (date(2023, 4, 4), date(2023, 4, 5))
     perpetual_is = "a recording of BTC-USDT on Binance, 23:58 to 00:07 UTC across the payment at midnight"
 else:
-    report(replay(simulated(PERPETUAL, trades_per_second=2.0, hours=0.25)))
+    report(replay(simulated(PERPETUAL, rate=2.0, hours=0.25)))
     days = (date(2024, 7, 24),)
-    perpetual_is = "NOT a recording: there is none here, a quarter of an hour of the simulated market stands in"
+    perpetual_is = stand_in
 perpetual = pd.concat([candles(PERPETUAL, Timeframe.S15, day) for day in days])
 
 figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(10, 4.5), num="basis")
 for name, colour in (("close", "#1b6ca8"), ("mark_price", "#e59500"), ("index_price", "#5c6770")):
     top.plot(perpetual.index, perpetual[name], color=colour, linewidth=1.1, label=name)
-top.legend(ncols=3)
-top.set_title("Last trade, mark and index of each 15 seconds")
+top.set_title(f"Last trade, mark and index of each 15 seconds, {days[-1]}")
 basis = perpetual["basis_bps_tw"]
 bottom.bar(perpetual.index, basis, width=timedelta(seconds=12), color=np.where(basis < 0, DOWN, UP))
-bottom.set_ylabel("basis_bps_tw")
-bottom.set_title("Basis: mark against index, mean over the candle")
+bottom.set_title("basis_bps_tw: mark against index, mean over the candle")
+for at in perpetual["funding_timestamp"].dropna().unique():
+    if perpetual.index[0] < at < perpetual.index[-1]:
+        top.axvline(at, color="#7a5195", linestyle="--", label="funding is paid")
+        bottom.axvline(at, color="#7a5195", linestyle="--")
+legend_above(top)
 clock_axis(bottom)
 paid = perpetual["time_to_funding_s"].dropna()
-print(f"basis from {basis.min():.2f} to {basis.max():.2f} bps; funding rate at the end {perpetual['funding_rate'].iloc[-1]:.6f}")
+rate = perpetual["funding_rate"].iloc[-1]
+print(f"basis from {basis.min():.2f} to {basis.max():.2f} bps; funding rate at the end {rate:.6f}")
 print(f"time to the next funding: at the first candle {paid.iloc[0]:,.0f} s, at the last {paid.iloc[-1]:,.0f} s")
 
 # %% [markdown]
@@ -257,11 +283,12 @@ print(f"time to the next funding: at the first candle {paid.iloc[0]:,.0f} s, at 
 #
 # ## 6. Liquidations
 #
-# A `sell` liquidation is a long position that was closed by force, a `buy` a short one. Recordings of liquidations
-# have no trades, and a candle begins with a trade; so first the bare rows of a whole exchange, each minute summed by
-# side as `liquidation_notional` does for one market.
+# A `sell` liquidation is a long position that was closed by force, a `buy` a short one. Recordings of liquidations have
+# no trades, and a candle begins with a trade; so first the bare rows of a whole exchange, each minute summed by side as
+# `liquidation_notional` does for one market.
 
 # %%
+CLOSED = ("shorts closed by force", "longs closed by force")
 found = sorted((samples / "liquidations" / "tardis").glob("*2025-06-23*.csv.gz"))
 if found:
     forced = pd.concat([pd.DataFrame(rows.batch.columns) for path in found for rows in read_tardis_csv(path)])
@@ -269,43 +296,42 @@ if found:
     at = pd.to_datetime(forced["timestamp"], unit="us", utc=True).dt.floor("min")
     by_minute = forced.pivot_table(index=at, columns="side", values="notional", aggfunc="sum").fillna(0.0) / 1e3
     figure, axis = plt.subplots(figsize=(10, 3), num="liquidations_recorded")
-    axis.bar(by_minute.index, by_minute[BUY], width=timedelta(seconds=50), color=UP, label="shorts closed by force (buy)")
-    axis.bar(by_minute.index, -by_minute[SELL], width=timedelta(seconds=50), color=DOWN, label="longs closed by force (sell)")
-    axis.set_ylabel("thousand USDT a minute")
-    axis.set_title("Recorded liquidations, every perpetual on Binance, 2025-06-23")
-    axis.legend(loc="lower left", ncols=2)
+    signed_bars(axis, by_minute[BUY], by_minute[SELL], timedelta(seconds=50), CLOSED)
+    axis.set_title("Recorded on 2025-06-23, all perpetuals of Binance: thousand USDT a minute")
+    legend_above(axis)
     clock_axis(axis)
-    long_share = -forced["notional"][forced["side"] == SELL].sum() / -forced["notional"].sum()
-    print(f"{len(forced):,} liquidations of {forced['notional'].sum() / 1e6:.2f} million USDT, {long_share:.0%} of it longs")
+    total = forced["notional"].sum() / 1e6
+    longs = by_minute[SELL].sum() / 1e3 / total
+    print(f"{len(forced):,} liquidations of {total:.2f} million USDT, {longs:.0%} of it longs")
 else:
     print("no recorded liquidations here; the simulated ones follow")
 
 # %% [markdown]
 # Now a simulated day of a perpetual contract that has all feeds, with two faults: the connection is down from 09:00 to
-# 09:40, and a thousandth of the trades comes up to a minute late. The candles of the outage are `GAPPED`, and late
-# trades publish their candle again with the next `revision`.
+# 09:40, and a thousandth of the trades comes up to a minute late. The candles of the outage are `GAPPED`, also the one
+# in which the last sign of life came, and a late trade publishes its candle again with the next `revision`.
 
 # %%
 DAY = date(2024, 7, 24)
 faults = (Disconnected(at_s=9 * 3_600, for_s=2_400), Late(rate=0.001, up_to_s=60.0))
-report(replay(simulated(SIMULATED := "BINANCE-FUTURES:PERPETUAL:ETH-USDT", trades_per_second=2.0, faults=faults)))
+report(replay(simulated(SIMULATED := "BINANCE-FUTURES:PERPETUAL:ETH-USDT", rate=2.0, faults=faults)))
 full, quarters = candles(SIMULATED, Timeframe.M1, DAY), candles(SIMULATED, Timeframe.M15, DAY)
 
 figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(10, 5), height_ratios=(2, 1), num="liquidations")
 price_panel(top, full)
-top.set_title("Simulated perpetual: one-minute closes by quality")
-price = quarters["liquidation_vwap"].fillna(quarters["close"]) / 1e3
-wide = timedelta(minutes=12)
-bottom.bar(quarters.index, quarters["liquidation_buy_volume"] * price, width=wide, color=UP, label="shorts closed by force")
-bottom.bar(quarters.index, -quarters["liquidation_sell_volume"] * price, width=wide, color=DOWN, label="longs closed by force")
-bottom.set_ylabel("thousand quote / 15 min")
-bottom.legend(loc="lower left", ncols=2)
-bottom.set_title("Liquidations")
+top.set_title("Simulated: one-minute closes by quality")
+price = quarters["liquidation_vwap"].fillna(0.0) / 1e3
+bought, sold = quarters["liquidation_buy_volume"] * price, quarters["liquidation_sell_volume"] * price
+signed_bars(bottom, bought, sold, timedelta(minutes=12), CLOSED)
+bottom.set_title("Liquidations, thousand quote in 15 minutes")
+legend_above(bottom)
 clock_axis(bottom)
 gapped, again = full[full["quality"] == "GAPPED"], full[full["revision"] > 0]
-print(f"{len(gapped)} minutes GAPPED, {gapped.index[0]:%H:%M} to {gapped.index[-1]:%H:%M}, coverage {gapped['coverage'].min():.0%} to {gapped['coverage'].max():.0%}")
+print(f"{len(gapped)} minutes GAPPED, {gapped.index[0]:%H:%M} to {gapped.index[-1]:%H:%M}")
+coverage = gapped["coverage"]
+print(f"coverage of the first one {coverage.iloc[0]:.4f}, of the others {coverage.iloc[1:].max():.4f} or less")
 print(f"{len(again)} minutes published again for {full['late_trade_count'].sum()} late trades")
-print(f"{quarters['liquidation_count'].sum()} liquidations, {quarters['liquidation_notional'].sum() / 1e6:.2f} million quote")
+print(f"{full['liquidation_count'].sum()} liquidations, {full['liquidation_notional'].sum() / 1e6:.2f} million quote")
 
 # %% [markdown]
 # ## 7. Ten columns in plain words
@@ -323,8 +349,9 @@ def card(name: str) -> str:
 
 def middle_of(values: pd.Series) -> str:
     """Median and the range of nine tenths."""
-    low, mid, high = values.quantile([0.05, 0.5, 0.95])
-    return f"{mid:,.4g} in the middle, nine tenths of them between {low:,.4g} and {high:,.4g}"
+    numbers = values.quantile([0.05, 0.5, 0.95])
+    low, mid, high = (f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}" for value in numbers)
+    return f"{mid} in the middle, nine tenths of them between {low} and {high}"
 
 
 def nulls(values: pd.Series) -> str:
@@ -332,6 +359,7 @@ def nulls(values: pd.Series) -> str:
     return f"{values.isna().sum():,} of {len(values):,} are null"
 
 
+busiest = minutes.loc[minutes["volume"].idxmax()]
 ten = ("quality", "price_vwap", "order_flow_imbalance", "delay_median", "effective_spread_bps", "depth_imbalance_5",
        "ofi_1", "ofi_total", "basis_bps", "liquidation_imbalance")  # fmt: skip
 for name in ten:
@@ -343,8 +371,8 @@ for name in ten:
 #
 # {card("quality")}
 #
-# *Here:* of the minutes of the day, {share.get('COMPLETE', 0.0):.0%} are COMPLETE and {share.get('QUIET', 0.0):.0%}
-# QUIET. In the simulated outage, {len(gapped)} are GAPPED.
+# *Here:* {share.get('COMPLETE', 0.0):.0%} of the minutes of the day are COMPLETE, {share.get('QUIET', 0.0):.0%} QUIET;
+# of the simulated day, {len(gapped)} are GAPPED.
 #
 # *How to read it:* QUIET is a fact about the market, GAPPED one about us. Volumes of a GAPPED candle are a lower bound;
 # leave it out of statistics, or fetch the missing rows, after which it is REPAIRED. PARTIAL is the first or last candle
@@ -354,9 +382,9 @@ for name in ten:
 #
 # {card("price_vwap")}
 #
-# *Here:* the busiest minute has {minutes['volume'].max():,.0f} base in {minutes.loc[minutes['volume'].idxmax(), 'trade_count']:,}
-# trades; its volume-weighted price is {minutes.loc[minutes['volume'].idxmax(), 'price_vwap']:.5g}, its close
-# {minutes.loc[minutes['volume'].idxmax(), 'close']:.5g}. {nulls(minutes['price_vwap'])}: the minutes without a trade.
+# *Here:* the busiest minute has {busiest['volume']:,.0f} base in {busiest['trade_count']:,} trades; its volume-weighted
+# price is {busiest['price_vwap']:.6g}, its close {busiest['close']:.6g}. {nulls(minutes['price_vwap'])}: the minutes
+# without a trade.
 #
 # *How to read it:* what the average unit really changed hands for. A close far above it means that price rose late in
 # the candle. Use it, not the close, to judge the cost of an execution.
@@ -365,8 +393,8 @@ for name in ten:
 #
 # {card("order_flow_imbalance")}
 #
-# *Here:* {nulls(minutes['order_flow_imbalance'])}; {(minutes['order_flow_imbalance'].abs() == 1).mean():.0%} of the
-# minutes are exactly +1 or -1.
+# *Here:* {nulls(minutes['order_flow_imbalance'])}; {(minutes['order_flow_imbalance'].dropna().abs() == 1).mean():.0%}
+# of the others are exactly +1 or -1.
 #
 # *How to read it:* who was in a hurry. It counts *trades* by the side that took liquidity; `ofi_1` below counts changes
 # of the book. In a market with few trades a minute ±1 is often one lonely trade: read it with `trade_count`.
@@ -379,7 +407,7 @@ for name in ten:
 #
 # *How to read it:* the way from the exchange's clock to ours: network, plus how wrong the two clocks are against each
 # other. A level that moves slowly is clocks, a spike is a network or a busy exchange. Negative values are kept, as they
-# are the proof of a wrong clock; a strategy cannot react faster than this.
+# are the proof of a wrong clock. Where the clocks agree, no strategy reacts faster than this.
 #
 # ### 5. `effective_spread_bps`
 #
@@ -409,8 +437,8 @@ for name in ten:
 # *Here:* {middle_of(fives['ofi_1'])} base in five minutes; correlation {fit['ofi_1']:.2f} with the change of the mid
 # price in the same five minutes.
 #
-# *How to read it:* plus is pressure upwards: bids added or raised, asks taken or withdrawn. It is 0, not null, where the
-# book did not change. The unit is base, so compare markets with `ofi_norm_1`, which divides by the usual depth.
+# *How to read it:* plus is pressure upwards: bids added or raised, asks taken or withdrawn. It is 0, not null, where
+# the book did not change. The unit is base, so compare markets with `ofi_norm_1`, which divides by the usual depth.
 #
 # ### 8. `ofi_total`
 #
@@ -419,8 +447,8 @@ for name in ten:
 # *Here:* {middle_of(fives['ofi_total'])} base; correlation {fit['ofi_total']:.2f}, against {fit['ofi_1']:.2f} for the
 # best level alone.
 #
-# *How to read it:* as `ofi_1`, over five levels. Where the best level is thin and moves often, the deeper ones say more;
-# where it is thick, they add noise. The two numbers above tell which of the two this market is.
+# *How to read it:* as `ofi_1`, over five levels. Where the best level is thin and moves often, the deeper ones say
+# more; where it is thick, they add noise. The two numbers above tell which of the two this market is.
 #
 # ### 9. `basis_bps`
 #
@@ -436,13 +464,13 @@ for name in ten:
 #
 # {card("liquidation_imbalance")}
 #
-# *Here:* in the simulated day {middle_of(quarters['liquidation_imbalance'].dropna())};
-# {nulls(full['liquidation_imbalance'])} minutes, as most have no liquidation, and {nulls(quarters['liquidation_imbalance'])}
-# quarters of an hour.
+# *Here:* in quarters of an hour of the simulated day {middle_of(quarters['liquidation_imbalance'].dropna())};
+# {nulls(quarters['liquidation_imbalance'])}. Of the minutes {nulls(full['liquidation_imbalance'])}: nothing was
+# liquidated.
 #
 # *How to read it:* +1 only shorts were closed by force, -1 only longs. Near -1 with a large `liquidation_notional`, the
-# fall feeds itself; when it dies down, part of the selling was never a decision and may come back. Exchanges report at
-# most one liquidation per market and second or so, so volumes are a lower bound.
+# fall feeds itself; when it dies down, part of the selling was never a decision and may come back. Binance reports at
+# most one liquidation per market and second, so there the volumes are a lower bound.
 #
 # ## Where to go on
 #

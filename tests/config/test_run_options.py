@@ -34,7 +34,7 @@ def test_default_settings_are_the_default_options_of_the_core() -> None:
 
 
 def test_implied_volatility_is_percent_on_deribit_and_a_fraction_elsewhere_unless_said_otherwise() -> None:
-    chain, other = (parse_instrument_key(f"{venue}:OPTION_CHAIN:BTC-USD") for venue in ("DERIBIT", "OKX"))
+    chain, other = (parse_instrument_key(f"{venue}:OPTION_CHAIN:BTC-USD") for venue in ("DERIBIT", "OKX-OPTIONS"))
     scales = [pipeline_options(Settings(), instrument).parameters.options_iv_scale for instrument in (chain, other)]
     assert scales == [100.0, 1.0]
     assert pipeline_options(_settings(**{"features.options_iv_scale": 7}), chain).parameters.options_iv_scale == 7.0

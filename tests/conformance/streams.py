@@ -35,7 +35,11 @@ CHAIN: Final = parse_instrument_key("DERIBIT:OPTION_CHAIN:BTC-USD")
 OPTIONS: Final = PipelineOptions(
     groups=group_names(),
     parameters=FeatureParameters(
-        vpin_bucket_volume=3.0, vpin_buckets=5, large_trade_notional=40_000.0, impact_notional=60_000.0
+        options_iv_scale=100.0,
+        vpin_bucket_volume=3.0,
+        vpin_buckets=5,
+        large_trade_notional=40_000.0,
+        impact_notional=60_000.0,
     ),
 )
 

@@ -21,7 +21,7 @@ S: Final = 1_000_000
 MINUTE: Final = 60 * S
 HOUR: Final = 3600 * S
 CHAIN: Final = parse_instrument_key("DERIBIT:OPTION_CHAIN:BTC-USD")
-OPTIONS: Final = PipelineOptions(groups=("options",))
+OPTIONS: Final = PipelineOptions(groups=("options",), parameters=FeatureParameters(options_iv_scale=100.0))
 NAMES: Final = tuple(member.name for member in columns(("options",)) if member.group == "options")
 
 
@@ -91,7 +91,9 @@ def option(second: float, **changes: Any) -> TickBatch:
 def run(*rows: TickBatch, until: float, **parameters: Any) -> list[Row]:
     """1m candles of the rows, up to `until` seconds after noon."""
     chosen = PipelineOptions(
-        timeframes=(Timeframe.M1,), groups=("options",), parameters=FeatureParameters(**parameters)
+        timeframes=(Timeframe.M1,),
+        groups=("options",),
+        parameters=FeatureParameters(**{"options_iv_scale": 100.0, **parameters}),
     )
     pipeline = Pipeline(CHAIN, chosen)
     pipeline.feed(Rows(CHAIN.key, concat(rows)))
