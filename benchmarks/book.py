@@ -9,11 +9,13 @@ import numpy as np
 from benchmarks import feeds, ticks
 from benchmarks.measure import in_child, medians
 from benchmarks.results import Result, million
+from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Event, Rows
 from market_data_tick_handler.core.features.registry import columns
 from market_data_tick_handler.core.options import PipelineOptions
 from market_data_tick_handler.core.pipeline import Day, Pipeline
 from market_data_tick_handler.core.ticks import TickBatch
+from market_data_tick_handler.core.timeframes import Timeframe
 
 GOAL_M = 0.8
 GROUPS = ("book", "book_delays")
@@ -53,15 +55,25 @@ def measure(rows: int, repeats: int, rate: int) -> dict[str, float]:
         for turn in pieces:
             pipeline.feed(turn)
         pipeline.finish_day(ticks.DAY_START_US + span_us)
-        pipeline.outputs()
+        _check(pipeline.outputs(), rows)
 
     def live() -> None:
         pipeline = Pipeline(feeds.PERPETUAL, PipelineOptions(groups=GROUPS))
+        out: list[CandleBatch] = []
         for turn in drained:
             pipeline.feed(turn)
-            pipeline.outputs()
+            out += pipeline.outputs()
+        pipeline.finish(pipeline.clock_us + 1)
+        _check(out + pipeline.outputs(), rows)
 
     return medians({"day": day, "live": live}, repeats)
+
+
+def _check(candles: list[CandleBatch], rows: int) -> None:
+    """Every snapshot is in a candle of 15 s, or the number means nothing."""
+    counted = sum(int(batch["snapshot_count"].sum()) for batch in candles if batch.timeframe is Timeframe.S15)
+    if not rows * 0.999 <= counted <= rows:
+        raise AssertionError(f"expected {rows} snapshots in candles, got {counted}")
 
 
 def turns(batches: list[TickBatch], step: int) -> list[list[Event]]:

@@ -406,8 +406,9 @@ for name in ten:
 # *Here:* {middle_of(minutes['delay_median'].dropna())} ms.
 #
 # *How to read it:* the way from the exchange's clock to ours: network, plus how wrong the two clocks are against each
-# other. A level that moves slowly is clocks, a spike is a network or a busy exchange. Negative values are kept, as they
-# are the proof of a wrong clock. Where the clocks agree, no strategy reacts faster than this.
+# other. A level that moves slowly is clocks, a spike is a network or a busy exchange. Below zero, our clock was behind
+# by more than the way takes; such values are kept, as they are the proof. Where the clocks agree, no strategy reacts
+# faster than this.
 #
 # ### 5. `effective_spread_bps`
 #
