@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from benchmarks import history, indicators, live, soak, startup
+from benchmarks import book, everything, history, indicators, live, soak, startup
 from benchmarks.results import Result, table
 
 BENCHMARKS: Final[Mapping[str, Callable[[bool], Iterator[Result]]]] = {
@@ -18,7 +18,6 @@ BENCHMARKS: Final[Mapping[str, Callable[[bool], Iterator[Result]]]] = {
     "live": live.run,
     "book": book.run,
     "everything": everything.run,
-    "indicators": indicators.run,
     "parquet": history.run_parquet,
     "csv": history.run_csv,
     "memory": history.run_memory,

@@ -10,7 +10,7 @@ from benchmarks import feeds, ticks
 from benchmarks.measure import in_child, medians
 from benchmarks.results import Result, million
 from market_data_tick_handler.core.candle_batch import CandleBatch
-from market_data_tick_handler.core.events import Event, Rows
+from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.features.registry import columns
 from market_data_tick_handler.core.options import PipelineOptions
 from market_data_tick_handler.core.pipeline import Day, Pipeline
@@ -71,12 +71,12 @@ def measure(rows: int, repeats: int, rate: int) -> dict[str, float]:
 
 def _check(candles: list[CandleBatch], rows: int) -> None:
     """Every snapshot is in a candle of 15 s, or the number means nothing."""
-    counted = sum(int(batch["snapshot_count"].sum()) for batch in candles if batch.timeframe is Timeframe.S15)
+    counted = sum(int(batch["book_update_count"].sum()) for batch in candles if batch.timeframe is Timeframe.S15)
     if not rows * 0.999 <= counted <= rows:
         raise AssertionError(f"expected {rows} snapshots in candles, got {counted}")
 
 
-def turns(batches: list[TickBatch], step: int) -> list[list[Event]]:
+def turns(batches: list[TickBatch], step: int) -> list[list[Rows]]:
     """The rows of all batches, cut where `step` more rows of the first one have arrived."""
     arrivals = batches[0]["local_timestamp"]
     until_us = [*arrivals[step::step].tolist(), int(np.iinfo(np.int64).max)]

@@ -12,12 +12,14 @@ from benchmarks import ticks
 from benchmarks.measure import in_child, medians, peak_rss_mb
 from benchmarks.results import Result, million
 from market_data_tick_handler.core.candle_batch import CandleBatch
-from market_data_tick_handler.core.options import DEFAULT_GROUPS, PipelineOptions
+from market_data_tick_handler.core.options import PipelineOptions
 
 ROWS = 5_000_000
 GOAL_ALL_M = 4.0
 GOAL_RSS_MB = 600
 LEAN = ("ohlcv",)
+# What trades alone give; the other groups have benchmarks of their own.
+TRADE_GROUPS = ("ohlcv", "flow", "delays", "returns", "indicators")
 
 
 def run_parquet(quick: bool) -> Iterator[Result]:
@@ -66,7 +68,7 @@ def run_memory(quick: bool) -> Iterator[Result]:
     """Peak of a fresh process that computes one day."""
     with TemporaryDirectory(prefix="benchmark-") as root:
         in_child("benchmarks.ticks:write_day", {"root": root, "rows": ROWS})
-        for groups, name in ((LEAN, "OHLCV, flow and counts"), (DEFAULT_GROUPS, "all of groups 0-3")):
+        for groups, name in ((LEAN, "OHLCV, flow and counts"), (TRADE_GROUPS, "all of groups 0-3")):
             peak = in_child("benchmarks.history:measure_memory", {"root": root, "groups": list(groups)})
             yield Result(
                 benchmark="memory",
@@ -101,7 +103,7 @@ def measure_parquet(root: str, repeats: int) -> dict[str, Any]:
             {
                 "lean": lambda: _from_parquet(root, LEAN),
                 "polars": lambda: polars_cascade.from_parquet(path),
-                "all": lambda: _from_parquet(root, DEFAULT_GROUPS),
+                "all": lambda: _from_parquet(root, TRADE_GROUPS),
             },
             repeats,
         )
@@ -120,7 +122,7 @@ def measure_csv(path: str, repeats: int) -> dict[str, Any]:
                 "lean": lambda: _from_csv(path, LEAN),
                 "polars": lambda: polars_cascade.from_csv(path),
                 "replay": lambda: asyncio.run(_replayed(path, LEAN)),
-                "all": lambda: _from_csv(path, DEFAULT_GROUPS),
+                "all": lambda: _from_csv(path, TRADE_GROUPS),
             },
             repeats,
         )

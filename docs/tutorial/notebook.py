@@ -252,11 +252,11 @@ PERPETUAL = "BINANCE-FUTURES:PERPETUAL:BTC-USDT"
 files = recorded("binance-usdm-btcusdt-2023-04-04_05")
 if files:
     report(replay(files_source(files)))
-    days = (date(2023, 4, 4), date(2023, 4, 5))
+    days = [date(2023, 4, 4), date(2023, 4, 5)]
     perpetual_is = "a recording of BTC-USDT on Binance, 23:58 to 00:07 UTC across the payment at midnight"
 else:
     report(replay(simulated(PERPETUAL, rate=2.0, hours=0.25)))
-    days = (date(2024, 7, 24),)
+    days = [date(2024, 7, 24)]
     perpetual_is = stand_in
 perpetual = pd.concat([candles(PERPETUAL, Timeframe.S15, day) for day in days])
 
