@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 
-from market_data_tick_handler.core.continuity import NEVER_US
 from market_data_tick_handler.core.events import Gap
 from market_data_tick_handler.core.features.groups import select
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.options import PipelineOptions
+from market_data_tick_handler.core.seen_ids import NEVER_US
 from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
 from market_data_tick_handler.storage.local_files import require
 from market_data_tick_handler.storage.paths import raw_ticks_path

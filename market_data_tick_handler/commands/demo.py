@@ -173,7 +173,8 @@ def live_against_batch(settings: Settings, root: Path) -> StoreComparison:
             for file in sorted(file for file in live if file.instrument == key and file.day == day):
                 columns = read_columns(root, file)
                 batch = history[file.timeframe]
-                shared = {name: column for name, column in columns.items() if name not in batch.constants}
+                own = {*batch.constants, *batch.absent}
+                shared = {name: column for name, column in columns.items() if name not in own}
                 found.take(file, compare(shared, batch.columns))
                 found.files += 1
     return found

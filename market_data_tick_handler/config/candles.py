@@ -97,7 +97,7 @@ class ParameterSettings(Section):
     options_iv_scale: float | None = Field(
         default=None,
         gt=0,
-        description="venue IV is divided by this; unset: 100 on Deribit, which quotes percent, 1 elsewhere; for options",
+        description="venue IV is divided by this; unset: 100 on Deribit (it quotes percent), else 1; for group options",
     )
 
 

@@ -33,7 +33,6 @@ from market_data_tick_handler.core.continuity import (
     EARLIEST_US,
     INVALID_TIME,
     LATEST_US,
-    NEVER_US,
     Continuity,
     Judged,
     StreamCounters,
@@ -45,7 +44,9 @@ from market_data_tick_handler.core.features.groups import select
 from market_data_tick_handler.core.features.registry import FEATURE_VERSION, columns
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.options import PipelineOptions
+from market_data_tick_handler.core.outages import Outages
 from market_data_tick_handler.core.quality import Span
+from market_data_tick_handler.core.seen_ids import NEVER_US
 from market_data_tick_handler.core.ticks import RANK, Array, DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import BORDER_US, DAY_US, Timeframe, ceil_us, floor_us
 from market_data_tick_handler.core.watermark import Watermark
@@ -94,7 +95,6 @@ class Pipeline:
         self.instrument = instrument
         self.options = options
         self.day = day
-        self.gaps: list[Gap] = list(gaps)
         self.keep_rows = keep_rows
         self.stored: list[TickBatch] = []
         self.counters: dict[DataType, StreamCounters] = {}
@@ -115,7 +115,7 @@ class Pipeline:
         self._earliest_us = NEVER_US
         self._dirty_us = NEVER_US
         self._stop_us = NEVER_US
-        self._outage_us = NEVER_US
+        self._outages = Outages(instrument.key, self._primary, gaps)
         self._pending: dict[Timeframe, list[Array]] = {}
 
     def _open_stream(self) -> Continuity:
@@ -126,6 +126,11 @@ class Pipeline:
             grace_us=options.grace_us,
             floor_us=day.start_us if day else 0,
         )
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The gaps known so far, open outages apart: what the gap ledger is written from."""
+        return self._outages.gaps
 
     @property
     def clock_us(self) -> int:
@@ -145,9 +150,7 @@ class Pipeline:
         """Declare that the service runs from `now_us` on: what lies before is a stop, not silence."""
         if self.started or self.day is not None or self.gaps:
             return
-        midnight = floor_us(now_us, DAY_US)
-        if now_us > midnight:
-            self.gaps.append(self._gap(midnight, now_us, "service started", GapKind.NOT_RUNNING))
+        self._outages.started(now_us)
         self._watermark.promise(now_us)
 
     def feed(self, events: Event | Sequence[Event]) -> None:
@@ -173,27 +176,21 @@ class Pipeline:
         if isinstance(event, Heartbeat):
             self._alive(event.at_us)
         elif isinstance(event, Disconnect):
-            self._outage_us = min(self._outage_us, event.last_alive_us)
-            self._dirty_us = min(self._dirty_us, event.last_alive_us)
+            self._dirty_us = min(self._dirty_us, self._outages.disconnected(event.last_alive_us))
         elif event.data_type is self._primary:
             self._add_gap(event)
         else:
             self._counter(event.data_type).gaps += 1
 
     def _alive(self, at_us: int) -> None:
-        """Proof of life at `at_us` ends an outage."""
-        if self._outage_us >= at_us:
-            return
-        since, self._outage_us = self._outage_us, NEVER_US
-        self._add_gap(self._gap(since, at_us, "disconnect", GapKind.OUTAGE))
+        ended = self._outages.alive(at_us)
+        if ended is not None:
+            self._add_gap(ended)
 
     def _add_gap(self, gap: Gap) -> None:
         self._counter(self._primary).gaps += 1
         self.gaps.append(gap)
         self._dirty_us = min(self._dirty_us, gap.from_us)
-
-    def _gap(self, from_us: int, to_us: int, reason: str, kind: GapKind) -> Gap:
-        return Gap(self.instrument.key, self._primary, from_us, to_us, reason, kind)
 
     def _counter(self, data_type: DataType) -> StreamCounters:
         return self.counters.setdefault(data_type, StreamCounters())
@@ -326,7 +323,7 @@ class Pipeline:
         `minutes_until` exist as children."""
         if self._earliest_us == NEVER_US:
             return
-        gaps = self._known_gaps()
+        gaps = self._outages.known()
         for timeframe, series in self._series.items():
             series.begin(self._earliest_us)
             if until[timeframe] <= series.first_us:
@@ -336,11 +333,6 @@ class Pipeline:
             if rows:
                 self._pending.setdefault(timeframe, []).extend(rows)
         self._dirty_us = NEVER_US
-
-    def _known_gaps(self) -> list[Gap]:
-        if self._outage_us == NEVER_US:
-            return self.gaps
-        return [*self.gaps, self._gap(self._outage_us, NEVER_US, "disconnect", GapKind.OUTAGE)]
 
     def outputs(self, published_us: int | None = None) -> list[CandleBatch]:
         """Candles closed or revised since the last call, one batch per timeframe, shortest first.
@@ -371,11 +363,8 @@ class Pipeline:
         if self.day is not None:
             raise ValueError("a day of history ends with finish_day(), not finish()")
         self.advance(stop_us)
-        midnight = ceil_us(stop_us, DAY_US)
         self._alive(stop_us)
-        if midnight > stop_us:
-            self.gaps.append(self._gap(stop_us, midnight, "service stopped", GapKind.NOT_RUNNING))
-            self._dirty_us = min(self._dirty_us, stop_us)
+        self._dirty_us = min(self._dirty_us, self._outages.stopped(stop_us))
         self._stop(stop_us)
         until = {timeframe: candles_open_before(stop_us, timeframe) for timeframe in self._series}
         self._publish(until, candles_open_before(stop_us, Timeframe.M1))
@@ -430,7 +419,7 @@ class Pipeline:
             "series": self._series_tree(),
             "streams": {str(key): [c.state, c.counts] for key, c in self._continuity.items()},
             "watermark": [self._watermark.us, self._watermark.rank, self._watermark.border_us],
-            "times": [self._earliest_us, self._dirty_us, self._outage_us],
+            "times": [self._earliest_us, self._dirty_us, self._outages.open_us],
             "gaps": [asdict(gap) for gap in self.gaps],
             "counters": {str(key): asdict(value) for key, value in self.counters.items()},
             "pending": {str(timeframe): rows for timeframe, rows in self._pending.items()},
@@ -448,10 +437,10 @@ class Pipeline:
             if self.day is None:
                 stream.counts = counts
         self._watermark.us, self._watermark.rank, self._watermark.border_us = tree["watermark"]
-        self._earliest_us, self._dirty_us, self._outage_us = tree["times"]
+        self._earliest_us, self._dirty_us, self._outages.open_us = tree["times"]
         if self.day is None:
             # A day of history has its own ledger and its own accounting.
-            self.gaps = [_gap_of(gap) for gap in tree["gaps"]]
+            self._outages.gaps = [_gap_of(gap) for gap in tree["gaps"]]
             self.counters = {DataType(name): StreamCounters(**value) for name, value in tree["counters"].items()}
             self._pending = {Timeframe(name): list(rows) for name, rows in tree["pending"].items()}
 

@@ -18,13 +18,12 @@ from market_data_tick_handler.core.continuity import (
     INVALID,
     INVALID_OLD,
     INVALID_TIME,
-    MAX_SCATTERED,
-    NEVER_US,
     REFUSED,
     Continuity,
     StreamCounters,
     in_arrival_order,
 )
+from market_data_tick_handler.core.seen_ids import MAX_SCATTERED, NEVER_US
 from market_data_tick_handler.core.ticks import ID_HASH, ID_INTEGER, ID_NONE, DataType, TickBatch
 from market_data_tick_handler.core.timeframes import DAY_US
 

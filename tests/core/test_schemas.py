@@ -79,9 +79,9 @@ def _comparable(row: dict[str, object]) -> dict[str, object]:
 
 
 def test_no_nan_is_left_in_a_table() -> None:
-    for column in candles_to_arrow(candles(9)).columns:
+    for values in candles_to_arrow(candles(9)).columns:
         assert not any(
-            isinstance(value, float) and math.isnan(value) for value in column.to_pylist() if value is not None
+            isinstance(value, float) and math.isnan(value) for value in values.to_pylist() if value is not None
         )
 
 

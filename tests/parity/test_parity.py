@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,7 +32,7 @@ def live(
     stored: list[TickBatch] = []
     lt = rows["local_timestamp"]
     cuts = np.unique(np.concatenate([[0, len(rows)], rng.integers(0, len(rows) + 1, int(rng.integers(0, 60)))]))
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in pairwise(cuts):
         pipeline.feed(Rows(instrument.key, rows.slice(int(start), int(stop))))
         if rng.random() < 0.6 and stop < len(rows):
             pipeline.advance(int(rng.integers(lt[stop - 1], lt[stop] + 1)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from market_data_tick_handler.core.features.order_stats import release
+from market_data_tick_handler.core.features.chains import release
 from market_data_tick_handler.core.ticks import Array
 
 US_15S = 15_000_000

@@ -20,7 +20,8 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 
 from market_data_tick_handler.core.continuity import Judged
-from market_data_tick_handler.core.features.order_stats import CHILDREN_15S, Arena, Series, Sketch, empty_sketch
+from market_data_tick_handler.core.features.arena import Arena, Series, Sketch, empty_sketch
+from market_data_tick_handler.core.features.chains import CHILDREN_15S
 from market_data_tick_handler.core.options import FeatureParameters
 from market_data_tick_handler.core.ticks import Array, DataType
 from market_data_tick_handler.core.timeframes import BORDER_US, Timeframe

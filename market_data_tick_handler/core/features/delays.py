@@ -9,9 +9,10 @@ from numba import njit
 
 from market_data_tick_handler.core.continuity import ACCEPTED
 from market_data_tick_handler.core.features import wide
+from market_data_tick_handler.core.features.arena import Quantile, Series
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, slot, slot_with_chain
+from market_data_tick_handler.core.features.chains import CHAIN_FIELDS, CHUNK, add_chunk
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
-from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS, CHUNK, Quantile, Series, add_chunk
 from market_data_tick_handler.core.ticks import Array, DataType
 from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 

@@ -17,10 +17,11 @@ import numpy as np
 from numba import njit
 
 from market_data_tick_handler.core.continuity import FOREIGN
+from market_data_tick_handler.core.features.arena import Quantile, Series
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, slot, slot_with_chain
+from market_data_tick_handler.core.features.chains import CHUNK, MISSING, add_chunk
 from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
 from market_data_tick_handler.core.features.flow_bins import BIN, OUT, add_trade, finish, merge
-from market_data_tick_handler.core.features.order_stats import CHUNK, MISSING, Quantile, Series, add_chunk
 from market_data_tick_handler.core.ticks import Array, DataType
 from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 

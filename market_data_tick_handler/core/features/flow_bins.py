@@ -10,8 +10,8 @@ from numba import njit
 
 from market_data_tick_handler.core.features import wide
 from market_data_tick_handler.core.features.bins import ratio
+from market_data_tick_handler.core.features.chains import CHAIN_FIELDS
 from market_data_tick_handler.core.features.contract import record
-from market_data_tick_handler.core.features.order_stats import CHAIN_FIELDS
 from market_data_tick_handler.core.ticks import Array
 
 BIN: Final = record(

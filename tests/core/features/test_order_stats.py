@@ -13,19 +13,10 @@ from hypothesis import strategies as st
 
 from market_data_tick_handler.core.continuity import Continuity, Judged
 from market_data_tick_handler.core.features import delays
+from market_data_tick_handler.core.features.arena import Arena, Quantile, Series, Sketch, empty_sketch
+from market_data_tick_handler.core.features.chains import CHUNK, MISSING, add_chunk, release
 from market_data_tick_handler.core.features.contract import RunShape, TickState
-from market_data_tick_handler.core.features.order_stats import (
-    CHUNK,
-    MISSING,
-    Arena,
-    Quantile,
-    Series,
-    Sketch,
-    add_chunk,
-    empty_sketch,
-    release,
-    select,
-)
+from market_data_tick_handler.core.features.order_stats import select
 from market_data_tick_handler.core.options import FeatureParameters
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.testing.ticks import START_US, trades
