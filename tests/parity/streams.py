@@ -96,7 +96,8 @@ def batched(
 ) -> dict[str, CandleBatch]:
     """The days of history over the rows as a live run stored them, with its gap ledger."""
     start = floor_us(min(int(rows["local_timestamp"][0]) for rows in stored), DAY_US)
-    stop = max(int(rows["local_timestamp"][-1]) for rows in stored) + 1
+    stops = [gap.from_us for gap in live.gaps if gap.reason == "service stopped"]
+    stop = stops[-1] if stops else max(int(rows["local_timestamp"][-1]) for rows in stored) + 1
     out: list[CandleBatch] = []
     carried: tuple[bytes, bytes] | None = None
     while start < stop:
