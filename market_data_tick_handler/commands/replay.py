@@ -165,9 +165,20 @@ def _report(options: ReplayOptions, source: Any, totals: ReplayTotals, took_s: f
     console.print()
     rate = f"{totals.rows / took_s:,.0f} rows/s" if took_s > 0 else ""
     console.print(f"{totals.candles:,} candles, {totals.revisions:,} revisions in {took_s:.1f} s ({rate})")
-    console.print(f"candles: {options.out / 'processed_candles'}", soft_wrap=True)
+    for place in _candle_tables(totals):
+        console.print(f"candles: {options.out / place}", soft_wrap=True)
     if options.store_ticks and totals.clock_us:
         console.print(f"ticks:   {options.out / 'raw_tick_data'}", soft_wrap=True)
+
+
+def _candle_tables(totals: ReplayTotals) -> list[str]:
+    """Where the candles of the instruments that were read are; option chains have a table of their own."""
+    from market_data_tick_handler.core.instruments import InstrumentType, parse_instrument_key
+    from market_data_tick_handler.storage.paths import CANDLES, CHAIN_CANDLES
+
+    chain = InstrumentType.OPTION_CHAIN
+    types = {parse_instrument_key(key).instrument_type for key, _ in totals.accounts}
+    return sorted({CHAIN_CANDLES if each is chain else CANDLES for each in types} if totals.candles else set())
 
 
 def _outcomes(options: ReplayOptions, source: Any) -> list[tuple[object, ...]]:

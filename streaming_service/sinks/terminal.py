@@ -76,29 +76,43 @@ def latency_us(row: Mapping[str, Any], grace_us: int) -> int:
 def candle_line(row: Mapping[str, Any], *, latency_ms: float | None = None, emoji: bool = True) -> str:
     """The line of one candle row: `🟢 20:15:00 | KEY 1m | O= H= L= C= | V= T= | change | SMA5= RSI5= | quality | ...`.
 
+    A chain of options has no trades; in their place stand `forward | ATM IV= 30d= RR25= | P/C OI= | options used`.
     Prices have as many decimals as their magnitude asks for; a null is `-`. A revision is shown as `r1` after the
     quality and has no latency, which is about first publication; neither has a candle published before its close.
     """
     quality, revision = str(row["quality"]), int(row["revision"])
-    open_, close = row.get("open"), row.get("close")
-    decimals = price_decimals(close)
-    prices = " ".join(
-        f"{name[0].upper()}={_number(row.get(name), decimals)}" for name in ("open", "high", "low", "close")
-    )
     time = datetime.fromtimestamp(int(row["timestamp"]) / 1e6, UTC).strftime("%H:%M:%S")
-    indicators = f"SMA5={_number(row.get('sma_5'), decimals)} RSI5={_number(row.get('rsi_5'), 1)}"
     shown_ms = None if revision or latency_ms is None or latency_ms < 0 else latency_ms
     return " | ".join(
         (
             f"{_MARKERS.get(quality, _NO_MARKER) if emoji else _NO_MARKER} {time}",
             f"{row['instrument_id']} {row['timeframe']}",
-            prices,
-            f"V={_number(row.get('volume'), 4)} T={row['trade_count']}",
-            _change(open_, close, decimals),
-            indicators,
+            *(_trading(row) if "trade_count" in row else _chain(row)),
             f"{quality} r{revision}" if revision else quality,
             f"latency {_number(shown_ms, 1)} ms" if shown_ms is not None else "latency -",
         )
+    )
+
+
+def _trading(row: Mapping[str, Any]) -> tuple[str, ...]:
+    open_, close = row.get("open"), row.get("close")
+    decimals = price_decimals(close)
+    return (
+        " ".join(f"{name[0].upper()}={_number(row.get(name), decimals)}" for name in ("open", "high", "low", "close")),
+        f"V={_number(row.get('volume'), 4)} T={row['trade_count']}",
+        _change(open_, close, decimals),
+        f"SMA5={_number(row.get('sma_5'), decimals)} RSI5={_number(row.get('rsi_5'), 1)}",
+    )
+
+
+def _chain(row: Mapping[str, Any]) -> tuple[str, ...]:
+    forward = row.get("front_forward")
+    return (
+        f"F={_number(forward, price_decimals(forward))}",
+        f"ATM IV={_percent(row.get('atm_mark_iv'))} 30d={_percent(row.get('atm_iv_30d'))} "
+        f"RR25={_percent(row.get('risk_reversal_25d_front'))}",
+        f"P/C OI={_number(row.get('put_call_oi_ratio'), 3)}",
+        f"options {_number(row.get('options_used_count'), 0)} in {_number(row.get('expiries_used_count'), 0)} expiries",
     )
 
 
@@ -117,6 +131,10 @@ def _change(open_: float | None, close: float | None, decimals: int) -> str:
 
 def _number(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.2f}%"
 
 
 def _can_write(text: str, stream: TextIO) -> bool:

@@ -27,6 +27,10 @@ DOCUMENTED = [
         paths.candles_path(DAY, Timeframe.H4, KEY, table=paths.BOOK_CANDLES),
         f"processed_book_snapshots/by_date/day-2024-08-08/timeframe-4h/{KEY}.parquet",
     ),
+    (
+        paths.per_snapshot_path(DAY, KEY),
+        f"processed_book_snapshots/by_date/day-2024-08-08/timeframe-tick/{KEY}.parquet",
+    ),
     (paths.gap_ledger_path(DAY, KEY), f"gap_ledger/by_date/day-2024-08-08/{KEY}.parquet"),
     (paths.checkpoint_path(DAY, KEY), f"checkpoints/by_date/day-2024-08-08/{KEY}.bin"),
 ]
