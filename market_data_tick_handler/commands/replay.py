@@ -172,13 +172,15 @@ def _report(options: ReplayOptions, source: Any, totals: ReplayTotals, took_s: f
 
 
 def _candle_tables(totals: ReplayTotals) -> list[str]:
-    """Where the candles of the instruments that were read are; option chains have a table of their own."""
-    from market_data_tick_handler.core.instruments import InstrumentType, parse_instrument_key
+    """Where the candles are: those of an option chain have a table of their own."""
+    from market_data_tick_handler.core.ticks import DataType
     from market_data_tick_handler.storage.paths import CANDLES, CHAIN_CANDLES
 
-    chain = InstrumentType.OPTION_CHAIN
-    types = {parse_instrument_key(key).instrument_type for key, _ in totals.accounts}
-    return sorted({CHAIN_CANDLES if each is chain else CANDLES for each in types} if totals.candles else set())
+    if not totals.candles:
+        return []
+    tables = {DataType.TRADES: CANDLES, DataType.OPTIONS: CHAIN_CANDLES}
+    read = {data_type for (_, data_type), account in totals.accounts.items() if account.accepted}
+    return [table for data_type, table in tables.items() if data_type in read]
 
 
 def _outcomes(options: ReplayOptions, source: Any) -> list[tuple[object, ...]]:

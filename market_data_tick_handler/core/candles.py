@@ -190,6 +190,10 @@ class CandleBuilder:
                 state.roll([self._sealed[timeframe][1][index] for timeframe in above], minute, 1)
         self._sealed_us = max(self._sealed_us, until_us)
 
+    def skip_to(self, midnight_us: int) -> None:
+        """No candle before this midnight will be asked for."""
+        self._sealed_us = max(self._sealed_us, midnight_us)
+
     def state(self, keep_from_us: int = 0) -> dict[str, Any]:
         """Everything a snapshot needs."""
         return {

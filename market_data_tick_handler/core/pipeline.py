@@ -247,6 +247,7 @@ class Pipeline:
             return
         if self._watermark.border_us == 0:
             self._watermark.border_us = self._first_border(judged)
+        self._skip_silence(self._first_border(judged))
         at = dict.fromkeys(judged, 0)
         for border in borders(self._watermark.border_us, self._watermark.due()):
             limit = border + self.options.grace_us
@@ -258,6 +259,17 @@ class Pipeline:
             at = stops
             self._close(border)
         self._fold_part(judged, at, {data_type: len(held.rows) for data_type, held in judged.items()})
+
+    def _skip_silence(self, border: int) -> None:
+        """Before the first trade nothing is published: pass over whole days without rows in one step, up to the day of
+        `border`, which is before every row not folded yet."""
+        midnight = floor_us(border, DAY_US)
+        if self._earliest_us != NEVER_US or midnight <= self._watermark.border_us:
+            return
+        for state in self._builder.states:
+            state.settle(midnight)
+        self._builder.skip_to(midnight)
+        self._watermark.border_us = midnight
 
     def _first_border(self, judged: dict[DataType, Judged]) -> int:
         first = min(int(held.rows["local_timestamp"][0]) for held in judged.values())
@@ -297,6 +309,7 @@ class Pipeline:
         self._watermark.promise(now_us)
         if self._watermark.border_us == 0:
             self._watermark.border_us = self._watermark.due()
+        self._skip_silence(self._watermark.due())
         for border in borders(self._watermark.border_us, self._watermark.due()):
             self._close(border)
 

@@ -547,3 +547,23 @@ def test_a_given_ledger_stands_in_for_the_start_of_the_service() -> None:
     pipeline.advance(NOON_US + 16 * S)
     assert states(pipeline) == [(0, "REPAIRED", 3_000, 0)]
     assert pipeline.gaps == [gap]
+
+
+def test_days_of_silence_before_the_first_trade_are_passed_in_one_step() -> None:
+    """The book is known, nothing is published: stepping through every border or jumping gives the same candles."""
+    early = NOON_US - DAY_US - 6 * 3_600 * S
+    quotes = books([100.0], timestamps=[early])
+    chosen = options(groups=("ohlcv", "book", "flow"))
+    jumping, stepping = Pipeline(SPOT, chosen), Pipeline(SPOT, chosen)
+    for pipeline in (jumping, stepping):
+        feed(pipeline, quotes)
+    for border in range(early - early % (15 * S) + 15 * S, NOON_US, 15 * S):
+        stepping.advance(border + GRACE_US)
+    results = []
+    for pipeline in (jumping, stepping):
+        pipeline.gaps.clear()
+        feed(pipeline, at(1, 2, 40, 70))
+        pipeline.finish(NOON_US + 400 * S)
+        results.append(last(pipeline.outputs()))
+    assert_same(*results)
+    assert results[0][Timeframe.H24]["book_valid_ratio"][0] == 1.0

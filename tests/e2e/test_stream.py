@@ -73,6 +73,27 @@ def test_every_live_mode_prints_candles_and_ends_after_its_duration(mode: str, t
     assert stored == (set() if mode == "streaming-candles-serve" else {"timeframe-15s", "timeframe-1m"})
 
 
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        (
+            "DERIBIT:OPTION_CHAIN:BTC-USD",
+            r"F=\d+\.\d\d \| ATM IV=\d+\.\d\d% .* \| options [1-9]\d* in [1-9]\d* expiries",
+        ),
+        ("BINANCE-FUTURES:PERPETUAL:BTC-USDT", r"O=\d+\.\d\d H=.* \| V=\d.* T=[1-9]\d*"),
+    ],
+    ids=["chain", "perpetual"],
+)
+def test_a_chain_and_a_perpetual_are_streamed_with_every_group(key: str, shown: str, tmp_path: Path) -> None:
+    settings = write_settings(tmp_path, instruments=[key])
+    with running("stream", "--config", str(settings), "--duration", "2", cwd=tmp_path) as process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err
+    lines = out.splitlines()
+    assert lines
+    assert [line for line in lines if f"{key} " not in line or not re.search(shown, line)] == []
+
+
 def test_sigterm_drains_and_ends_well_and_the_pages_answer_meanwhile(tmp_path: Path) -> None:
     settings = write_settings(tmp_path)
     with running("stream", "--config", str(settings), cwd=tmp_path) as process:

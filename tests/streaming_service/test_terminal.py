@@ -111,3 +111,31 @@ async def test_a_stream_that_cannot_write_the_markers_gets_an_ascii_one() -> Non
     await sink.write(batch())
     stream.seek(0)
     assert stream.read().startswith("* 20:15:00 |")
+
+
+CHAIN_LINE = (
+    "🟢 20:15:00 | DERIBIT:OPTION_CHAIN:BTC-USD 1m | F=66815.97 | ATM IV=54.59% 30d=55.03% RR25=-3.56% | "
+    "P/C OI=1.393 | options 136 in 4 expiries | COMPLETE | latency -"
+)
+
+
+def chain_row(**changes: Any) -> dict[str, Any]:
+    values = {
+        "instrument_id": "DERIBIT:OPTION_CHAIN:BTC-USD", "timeframe": "1m", "timestamp": OPEN_US, "quality": "COMPLETE",
+        "revision": 0, "front_forward": 66815.974, "atm_mark_iv": 0.5459, "atm_iv_30d": 0.5503,
+        "risk_reversal_25d_front": -0.0356, "put_call_oi_ratio": 1.3931, "options_used_count": 136,
+        "expiries_used_count": 4,
+    }  # fmt: skip
+    return {**values, **changes}
+
+
+def test_a_chain_has_no_prices_and_shows_its_smile() -> None:
+    assert candle_line(chain_row()) == CHAIN_LINE
+
+
+def test_nulls_of_a_chain_are_dashes() -> None:
+    nulls = dict.fromkeys(
+        ("front_forward", "atm_mark_iv", "atm_iv_30d", "risk_reversal_25d_front", "put_call_oi_ratio")
+    )
+    line = candle_line(chain_row(**nulls, options_used_count=0, expiries_used_count=0))
+    assert "F=- | ATM IV=- 30d=- RR25=- | P/C OI=- | options 0 in 0 expiries | COMPLETE" in line
