@@ -132,6 +132,7 @@ def _wanted(options: BatchOptions, settings: Settings) -> tuple[str, ...]:
 
 def _report(outcomes: list[DayOutcome], root: Path, took_s: float) -> None:
     from batch.candle_processing import totals
+    from market_data_tick_handler.storage.paths import CANDLES, CHAIN_CANDLES
 
     console = stdout()
     headings = ("instrument", "day", "outcome", "rows", "accepted", "duplicate", "invalid", "candles", "changed", "how")
@@ -149,7 +150,9 @@ def _report(outcomes: list[DayOutcome], root: Path, took_s: float) -> None:
         f"\n{total['done']} of {total['days']} days done: {total['candles']:,} candles, {total['changed']:,} new or "
         f"changed, {total['rows']:,} rows in {took_s:.1f} s"
     )
-    console.print(f"candles: {root / 'processed_candles'}", soft_wrap=True)
+    chains = {":OPTION_CHAIN:" in each.instrument for each in outcomes if each.candles}
+    for place in (CHAIN_CANDLES if chain else CANDLES for chain in sorted(chains)):
+        console.print(f"candles: {root / place}", soft_wrap=True)
 
 
 def _report_book(outcomes: list[DayOutcome], root: Path, *, per_snapshot: bool) -> None:
