@@ -48,7 +48,7 @@ def _of_book(batch: CandleBatch) -> CandleBatch | None:
     if not any(column.group == BOOK and column.name in kept for column in columns((BOOK,))):
         return None
     absent = tuple(name for name in batch.absent if name in book)
-    return CandleBatch(batch.instrument, batch.timeframe, kept, batch.feature_version, absent)
+    return CandleBatch(batch.instrument, batch.timeframe, kept, batch.feature_version, absent, batch.config_hash)
 
 
 def write_per_snapshot(root: Path, instrument: InstrumentDefinition, options: PipelineOptions, day: date) -> int:

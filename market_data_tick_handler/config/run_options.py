@@ -34,6 +34,7 @@ def pipeline_options(settings: Settings, instrument: InstrumentDefinition) -> Pi
             options_min_tte_s=parameters.options_min_tte.us / 1e6,
             options_iv_scale=_iv_scale(parameters, instrument),
         ),
+        config_hash=config_hash(settings, instrument),
     )
 
 

@@ -30,7 +30,7 @@ class CandleBatch:
     in every row because the instrument has no such feed (never 0, which would mean that nothing happened).
     """
 
-    __slots__ = ("absent", "columns", "feature_version", "instrument", "timeframe")
+    __slots__ = ("absent", "columns", "config_hash", "feature_version", "instrument", "timeframe")
 
     def __init__(
         self,
@@ -39,12 +39,14 @@ class CandleBatch:
         columns: Mapping[str, Array],
         feature_version: str,
         absent: tuple[str, ...] = (),
+        config_hash: str = "",
     ) -> None:
         self.instrument = instrument
         self.timeframe = timeframe
         self.columns = dict(columns)
         self.feature_version = feature_version
         self.absent = absent
+        self.config_hash = config_hash
 
     def __len__(self) -> int:
         return len(self.columns["timestamp"])
@@ -81,17 +83,21 @@ class CandleBatch:
     def slice(self, start: int, stop: int) -> CandleBatch:
         """Rows [start, stop) as views."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
-        return CandleBatch(self.instrument, self.timeframe, columns, self.feature_version, self.absent)
+        return CandleBatch(
+            self.instrument, self.timeframe, columns, self.feature_version, self.absent, self.config_hash
+        )
 
     def replace(self, **columns: Array) -> CandleBatch:
         """The same candles with some columns replaced."""
+        return self._with({**self.columns, **columns})
+
+    def _with(self, columns: Mapping[str, Array]) -> CandleBatch:
         return CandleBatch(
-            self.instrument, self.timeframe, {**self.columns, **columns}, self.feature_version, self.absent
+            self.instrument, self.timeframe, columns, self.feature_version, self.absent, self.config_hash
         )
 
 
 def concat_candles(batches: list[CandleBatch]) -> CandleBatch:
     """Batches of one instrument and timeframe, end to end."""
     first = batches[0]
-    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in first.columns}
-    return CandleBatch(first.instrument, first.timeframe, columns, first.feature_version, first.absent)
+    return first.replace(**{name: np.concatenate([batch[name] for batch in batches]) for name in first.columns})

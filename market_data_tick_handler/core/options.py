@@ -50,6 +50,7 @@ class PipelineOptions:
     revision_window_us: a trade later than this is refused live.
     max_clock_skew_us: a timestamp further ahead of local_timestamp than this is implausible.
     groups: feature groups to compute; an unselected group costs nothing. Identity is always there.
+    config_hash: names the settings that these options came from; it changes no value and is stored with the output.
     """
 
     timeframes: tuple[Timeframe, ...] = ALL_TIMEFRAMES
@@ -58,3 +59,4 @@ class PipelineOptions:
     max_clock_skew_us: int = 60_000_000
     groups: tuple[str, ...] = DEFAULT_GROUPS
     parameters: FeatureParameters = field(default_factory=FeatureParameters)
+    config_hash: str = ""

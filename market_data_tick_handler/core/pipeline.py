@@ -369,7 +369,9 @@ class Pipeline:
         for name, texts in self._builder.codes.items():
             if name in published:
                 published[name] = texts[published[name]]
-        return CandleBatch(self.instrument, timeframe, published, FEATURE_VERSION, self._absent)
+        return CandleBatch(
+            self.instrument, timeframe, published, FEATURE_VERSION, self._absent, self.options.config_hash
+        )
 
     def finish(self, stop_us: int) -> None:
         """End a finite input: the service stops at `stop_us`, and the candles still open are published as PARTIAL."""

@@ -15,6 +15,8 @@ from market_data_tick_handler.core.ticks import LAYOUTS, TEXT_COLUMNS, Array, Da
 from market_data_tick_handler.errors import SchemaMismatch
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+# Key of the file metadata that names the settings behind the values, several of them separated by commas.
+CONFIG_HASH: Final = b"config_hash"
 _ARROW: Final[dict[str, pa.DataType]] = {
     "float64": pa.float64(),
     "int64": pa.int64(),
@@ -70,6 +72,8 @@ def candles_to_arrow(batch: CandleBatch) -> pa.Table:
             arrays.append(pa.repeat(constants[name], length))
         else:
             arrays.append(_array(name, batch.columns[name], kind))
+    if batch.config_hash:
+        schema = schema.with_metadata({**(schema.metadata or {}), CONFIG_HASH: batch.config_hash.encode()})
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.instruments import InstrumentType
 from market_data_tick_handler.core.parity import Kind, compare
-from market_data_tick_handler.core.schemas import candles_to_arrow
+from market_data_tick_handler.core.schemas import CONFIG_HASH, candles_to_arrow
 from market_data_tick_handler.core.ticks import Array
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
 from market_data_tick_handler.errors import CorruptObject, NotFound
@@ -101,6 +101,7 @@ def _write_after(path: Path, new: pa.Table, target: Path) -> int:
     written, held = 0, []
     try:
         with pq.ParquetFile(path) as file:
+            new = _with_hashes_of(file.schema_arrow, new)
             if not file.schema_arrow.equals(new.schema):
                 merged = newest_revisions([file.read(), new])
                 pq.write_table(merged, target, compression="zstd")
@@ -119,6 +120,15 @@ def _write_after(path: Path, new: pa.Table, target: Path) -> int:
                 return written + int(tail.num_rows)
     except (pa.ArrowInvalid, OSError) as error:
         raise _corrupt(path, error) from error
+
+
+def _with_hashes_of(old: pa.Schema, new: pa.Table) -> pa.Table:
+    """A file that several runs wrote to names the settings of all of them."""
+    before, own = (schema.metadata or {} for schema in (old, new.schema))
+    hashes = [text for held in (before, own) for text in held.get(CONFIG_HASH, b"").split(b",") if text]
+    if not hashes:
+        return new
+    return new.replace_schema_metadata({**own, CONFIG_HASH: b",".join(dict.fromkeys(hashes))})
 
 
 def newest_revisions(tables: list[pa.Table]) -> pa.Table:

@@ -30,7 +30,8 @@ def _settings(**overrides: Any) -> Settings:
 
 def test_default_settings_are_the_default_options_of_the_core() -> None:
     chosen = pipeline_options(Settings(), SPOT)
-    assert chosen == PipelineOptions(parameters=FeatureParameters(options_iv_scale=1.0))
+    own = config_hash(Settings(), SPOT)
+    assert chosen == PipelineOptions(parameters=FeatureParameters(options_iv_scale=1.0), config_hash=own)
 
 
 def test_implied_volatility_is_percent_on_deribit_and_a_fraction_elsewhere_unless_said_otherwise() -> None:

@@ -6,15 +6,20 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.features.registry import FEATURE_VERSION
 from market_data_tick_handler.core.instruments import parse_instrument_key
+from market_data_tick_handler.core.options import PipelineOptions
+from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
 from market_data_tick_handler.errors import CorruptObject, NotFound
 from market_data_tick_handler.storage.candle_files import CandleWriter, read_candles
 from market_data_tick_handler.storage.paths import candles_path
+from market_data_tick_handler.testing.ticks import START_US, trades
 
 KEY = "BINANCE:SPOT_PAIR:BTC-USDT"
 DAY = date(2024, 8, 8)
@@ -126,3 +131,18 @@ def test_candles_stay_pending_when_the_file_there_is_damaged(tmp_path: Path) -> 
     path.unlink()
     writer.close()
     assert len(stored(tmp_path)) == 1
+
+
+def test_a_file_names_the_settings_of_every_run_that_wrote_to_it(tmp_path: Path) -> None:
+    instrument = parse_instrument_key("BINANCE:SPOT_PAIR:BTC-USDT")
+    for part, name in ((slice(0, 40), "aaaa"), (slice(40, 80), "bbbb"), (slice(80, 120), "aaaa")):
+        pipeline = Pipeline(instrument, PipelineOptions(groups=("ohlcv",), config_hash=name))
+        stamps = START_US + 1_000_000 * np.arange(120)[part]
+        pipeline.feed(Rows(instrument.key, trades(np.full(40, 10.0), timestamps=stamps)))
+        pipeline.finish(int(stamps[-1]) + 2_000_000)
+        writer = CandleWriter(tmp_path)
+        for batch in pipeline.outputs():
+            writer.write(batch)
+        writer.close()
+    (path,) = tmp_path.rglob("timeframe-15s/*.parquet")
+    assert pq.read_schema(path).metadata[b"config_hash"] == b"aaaa,bbbb"
