@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from market_data_tick_handler.errors import CorruptObject, NotFound, NotInstalled
+from market_data_tick_handler.storage.read_ahead import ahead
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
@@ -24,7 +24,7 @@ def line_blocks(path: Path, *, block_bytes: int, read_ahead: bool) -> Iterator[b
         CorruptObject: the gzip stream breaks off or is damaged; every line before that was handed out.
     """
     blocks = _cut(_chunks(path), block_bytes, path)
-    return _ahead(blocks) if read_ahead else blocks
+    return ahead(blocks) if read_ahead else blocks
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -112,11 +112,3 @@ def _cut(chunks: Iterator[bytes], block_bytes: int, path: Path) -> Iterator[byte
         yield data
     if broken is not None:
         raise broken
-
-
-def _ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    with ThreadPoolExecutor(1, thread_name_prefix="gunzip") as worker:
-        pending = worker.submit(next, blocks, b"")
-        while block := pending.result():
-            pending = worker.submit(next, blocks, b"")
-            yield block

@@ -40,11 +40,9 @@ from market_data_tick_handler.core.features.book_levels import (
     measure,
     read_levels,
 )
-from market_data_tick_handler.core.features.book_microprice import MicropriceTable
 from market_data_tick_handler.core.features.book_state import valid_mid
-from market_data_tick_handler.core.features.contract import Parent, RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.contract import Parent, RunShape, Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.ticks import BOOK_LEVELS, Array, DataType
-from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 # valid: 1 if the held snapshot is. last_us: e of the last snapshot. The floats are the held levels and their measures.
 CARRY: Final = record("i8", "seen e_us last_us valid", "f8", " ".join((*LEVELS, *MEASURES)))
@@ -230,7 +228,7 @@ class BookState(TickState):
     BIN, CARRY, MEMORY, OUT = BIN, CARRY, MEMORY, OUT
     merge_kernel = staticmethod(merge)
 
-    def __init__(self, shape: RunShape, table: MicropriceTable | None = None) -> None:
+    def __init__(self, shape: RunShape) -> None:
         super().__init__(shape)
         self.empty = empty_bin()
         self.sums15, self.sums60 = floats(self.bins15), floats(self.bins60)
@@ -238,7 +236,7 @@ class BookState(TickState):
             impact_notional=shape.parameters.impact_notional,
             inverse=shape.inverse,
             multiplier=shape.multiplier,
-            microprice_table=table,
+            microprice_table=shape.parameters.microprice_table,
         ).arrays()
 
     def fold(self, segment: Segment) -> None:
@@ -271,16 +269,4 @@ class BookState(TickState):
         finish(np.concatenate([parent.bin for parent in parents]), self.parameters, self.table, out)
 
 
-class BookGroup:
-    """Feature group `book`."""
-
-    name = "book"
-    inputs = (DataType.BOOK,)
-    timeframes = ALL_TIMEFRAMES
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return BookState(shape, shape.parameters.microprice_table)
-
-
-GROUP: Final = BookGroup()
+GROUP: Final = TickGroup("book", (DataType.BOOK,), BookState)

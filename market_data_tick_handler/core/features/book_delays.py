@@ -15,9 +15,8 @@ from market_data_tick_handler.core.continuity import ACCEPTED
 from market_data_tick_handler.core.features.arena import Quantile, Series
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, slot, slot_with_chain
 from market_data_tick_handler.core.features.chains import CHAIN_FIELDS, CHUNK, add_chunk
-from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.contract import Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType
-from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 BIN: Final = record("i8", f"t0 n {CHAIN_FIELDS} most")
 CARRY: Final = record("i8", "e_us")
@@ -102,16 +101,4 @@ class BookDelaysState(TickState):
         )  # fmt: skip
 
 
-class BookDelaysGroup:
-    """Feature group `book_delays`."""
-
-    name = "book_delays"
-    inputs = (DataType.BOOK,)
-    timeframes = ALL_TIMEFRAMES
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return BookDelaysState(shape)
-
-
-GROUP: Final = BookDelaysGroup()
+GROUP: Final = TickGroup("book_delays", (DataType.BOOK,), BookDelaysState)

@@ -24,7 +24,7 @@ from market_data_tick_handler.core.features.arena import Arena, Series, Sketch, 
 from market_data_tick_handler.core.features.chains import CHILDREN_15S
 from market_data_tick_handler.core.options import FeatureParameters
 from market_data_tick_handler.core.ticks import Array, DataType
-from market_data_tick_handler.core.timeframes import BORDER_US, Timeframe
+from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, BORDER_US, Timeframe
 
 MINUTE_US: Final = 60_000_000
 
@@ -259,12 +259,14 @@ class TickState:
             ring[(newest["t0"] // step) % len(ring)] = newest
 
 
-class TickGroup(Protocol):
-    """Columns computed from ticks. `inputs`: the data types without which it has nothing to say."""
+@dataclass(frozen=True, slots=True)
+class TickGroup:
+    """Columns computed from ticks: what a module exports as `GROUP`.
+
+    inputs: the data types without which it has nothing to say. open: makes a fresh state for one pipeline.
+    """
 
     name: str
     inputs: tuple[DataType, ...]
-    timeframes: tuple[Timeframe, ...]
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
+    open: Callable[[RunShape], TickState]
+    timeframes: tuple[Timeframe, ...] = ALL_TIMEFRAMES

@@ -12,9 +12,8 @@ from market_data_tick_handler.core.features import wide
 from market_data_tick_handler.core.features.arena import Quantile, Series
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, slot, slot_with_chain
 from market_data_tick_handler.core.features.chains import CHAIN_FIELDS, CHUNK, add_chunk
-from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.contract import Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType
-from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 BIN: Final = record("i8", f"t0 n {CHAIN_FIELDS} total low high least most negative")
 CARRY: Final = record("i8", "unused")
@@ -132,16 +131,4 @@ class DelaysState(TickState):
         )  # fmt: skip
 
 
-class DelaysGroup:
-    """Feature group `delays`."""
-
-    name = "delays"
-    inputs = (DataType.TRADES,)
-    timeframes = ALL_TIMEFRAMES
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return DelaysState(shape)
-
-
-GROUP: Final = DelaysGroup()
+GROUP: Final = TickGroup("delays", (DataType.TRADES,), DelaysState)

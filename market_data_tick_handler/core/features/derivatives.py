@@ -17,9 +17,8 @@ from numba import njit
 
 from market_data_tick_handler.core.continuity import ACCEPTED
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, ratio, slot
-from market_data_tick_handler.core.features.contract import Parent, RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.contract import Parent, RunShape, Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType
-from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 # Unknown as-of values, extremes and the open interest at the opening are NaN in an empty bin; stamp_us is the border at
 # which the as-of values were taken, 0 if none.
@@ -302,16 +301,4 @@ class DerivativesState(TickState):
         _scale(bins, out, interval_s, shape.inverse, float(shape.multiplier), int(shape.expiry_us))
 
 
-class DerivativesGroup:
-    """Feature group `derivatives`."""
-
-    name = "derivatives"
-    inputs = (DataType.DERIVATIVE,)
-    timeframes = ALL_TIMEFRAMES
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return DerivativesState(shape)
-
-
-GROUP: Final = DerivativesGroup()
+GROUP: Final = TickGroup("derivatives", (DataType.DERIVATIVE,), DerivativesState)

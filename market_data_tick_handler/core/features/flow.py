@@ -20,10 +20,9 @@ from market_data_tick_handler.core.continuity import FOREIGN
 from market_data_tick_handler.core.features.arena import Quantile, Series
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, slot, slot_with_chain
 from market_data_tick_handler.core.features.chains import CHUNK, MISSING, add_chunk
-from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.contract import RunShape, Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.features.flow_bins import BIN, OUT, add_trade, finish, merge
 from market_data_tick_handler.core.ticks import Array, DataType
-from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 CARRY: Final = record(
     "i8",
@@ -324,16 +323,4 @@ class FlowState(TickState):
         carry["e_slot60"] = carry["e_open60"] // US_60S % len(self.bins60)
 
 
-class FlowGroup:
-    """Feature group `flow`."""
-
-    name = "flow"
-    inputs = (DataType.TRADES,)
-    timeframes = ALL_TIMEFRAMES
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return FlowState(shape)
-
-
-GROUP: Final = FlowGroup()
+GROUP: Final = TickGroup("flow", (DataType.TRADES,), FlowState)

@@ -14,9 +14,8 @@ from numba import njit
 
 from market_data_tick_handler.core.continuity import ACCEPTED
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, ratio, slot
-from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.contract import RunShape, Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType
-from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 BIN: Final = record(
     "i8", "t0 count buy_count sell_count late known",
@@ -231,16 +230,4 @@ class LiquidationsState(TickState):
         _settle(self.carry, border_us, self.bins15, self.bins60, self.empty, self.shape.floor_us)
 
 
-class LiquidationsGroup:
-    """Feature group `liquidations`."""
-
-    name = "liquidations"
-    inputs = (DataType.LIQUIDATIONS, DataType.DERIVATIVE)
-    timeframes = ALL_TIMEFRAMES
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return LiquidationsState(shape)
-
-
-GROUP: Final = LiquidationsGroup()
+GROUP: Final = TickGroup("liquidations", (DataType.LIQUIDATIONS, DataType.DERIVATIVE), LiquidationsState)

@@ -9,9 +9,8 @@ from numba import njit
 
 from market_data_tick_handler.core.continuity import ACCEPTED, DUPLICATE, INVALID, INVALID_TIME
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, ratio, slot
-from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.contract import Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType
-from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 BIN: Final = record(
     "i8",
@@ -239,16 +238,4 @@ class OhlcvState(TickState):
         )  # fmt: skip
 
 
-class OhlcvGroup:
-    """Feature group `ohlcv`."""
-
-    name = "ohlcv"
-    inputs = (DataType.TRADES,)
-    timeframes = ALL_TIMEFRAMES
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return OhlcvState(shape)
-
-
-GROUP: Final = OhlcvGroup()
+GROUP: Final = TickGroup("ohlcv", (DataType.TRADES,), OhlcvState)

@@ -13,7 +13,15 @@ from typing import Any, Final
 import numpy as np
 
 from market_data_tick_handler.core.features.bins import US_60S, slot
-from market_data_tick_handler.core.features.contract import MINUTE_US, RunShape, Segment, TickState, as_bytes, record
+from market_data_tick_handler.core.features.contract import (
+    MINUTE_US,
+    RunShape,
+    Segment,
+    TickGroup,
+    TickState,
+    as_bytes,
+    record,
+)
 from market_data_tick_handler.core.features.options_surface import surface
 from market_data_tick_handler.core.features.options_table import CARRY, OptionTable
 from market_data_tick_handler.core.ticks import Array, DataType
@@ -128,16 +136,5 @@ class OptionsState(TickState):
         )
 
 
-class OptionsGroup:
-    """Feature group `options`."""
-
-    name = "options"
-    inputs = (DataType.OPTIONS,)
-    timeframes = tuple(timeframe for timeframe in ALL_TIMEFRAMES if timeframe.us >= MINUTE_US)
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return OptionsState(shape)
-
-
-GROUP: Final = OptionsGroup()
+MINUTE_AND_ABOVE: Final = tuple(timeframe for timeframe in ALL_TIMEFRAMES if timeframe.us >= MINUTE_US)
+GROUP: Final = TickGroup("options", (DataType.OPTIONS,), OptionsState, MINUTE_AND_ABOVE)

@@ -14,9 +14,8 @@ from numba import njit
 from market_data_tick_handler.core.continuity import ACCEPTED, Judged
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, ratio, slot
 from market_data_tick_handler.core.features.book_state import valid_mid
-from market_data_tick_handler.core.features.contract import RunShape, Segment, TickState, record
+from market_data_tick_handler.core.features.contract import Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType, TickBatch
-from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 
 BIN: Final = record("i8", "t0 n", "f8", "cost volume")
 CARRY: Final = record("i8", "snapshots", "f8", "mid")
@@ -118,16 +117,4 @@ class SpreadState(TickState):
         )  # fmt: skip
 
 
-class SpreadGroup:
-    """Feature group `spread`."""
-
-    name = "spread"
-    inputs = (DataType.TRADES, DataType.BOOK)
-    timeframes = ALL_TIMEFRAMES
-
-    def open(self, shape: RunShape) -> TickState:
-        """A fresh state for one pipeline."""
-        return SpreadState(shape)
-
-
-GROUP: Final = SpreadGroup()
+GROUP: Final = TickGroup("spread", (DataType.TRADES, DataType.BOOK), SpreadState)

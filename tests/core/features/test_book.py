@@ -296,7 +296,8 @@ def test_stoikovs_microprice_is_looked_up_by_imbalance_and_spread() -> None:
 def test_a_table_reaches_the_candles() -> None:
     shape = RunShape(8, 4, 500_000, 0, False, 1.0, FeatureParameters())
     assert BookState(shape).table.shape == (10, 0)
-    assert BookState(shape, TABLE).table.shape == (10, 2)
+    calibrated = replace(shape, parameters=FeatureParameters(microprice_table=TABLE))
+    assert BookState(calibrated).table.shape == (10, 2)
     row = candles(feed_of(books([42_000.0])))[0]
     assert row["microprice_stoikov"] is None
 
