@@ -30,3 +30,16 @@ class PacedSource(Source, Protocol):
     def fed_until_us(self) -> int:
         """Every row with a `local_timestamp` below this has been yielded; 0 before the first row."""
         ...
+
+
+@runtime_checkable
+class BufferedSource(Source, Protocol):
+    """A live feed that gathers what arrives and hands it over when a turn asks for it.
+
+    Its `events()` runs the connections and never carries rows: it yields an empty list where a turn should not wait
+    for the timer, because the buffer fills. It ends when the feed is over for good, and raises what no reconnect mends.
+    """
+
+    def drain(self) -> list[Event]:
+        """Everything that arrived before this call, decoded, rows stamped with their time of receipt."""
+        ...
