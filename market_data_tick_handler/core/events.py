@@ -15,6 +15,16 @@ class GapKind(StrEnum):
     NOT_RUNNING = "not_running"
 
 
+class GapEnding(StrEnum):
+    """What became of a gap. OPEN: nothing yet. REPAIRED: the missing rows were fetched and fed. EXPLAINED: there was
+    nothing to miss (maintenance, not listed, no trade between). LOST: nobody has the rows any more."""
+
+    OPEN = "open"
+    REPAIRED = "repaired"
+    EXPLAINED = "explained"
+    LOST = "lost"
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Ticks of one instrument and data type, in arrival order within the connection that brought them."""
@@ -38,7 +48,12 @@ class Gap:
     to_us: int
     reason: str
     kind: GapKind = GapKind.OUTAGE
-    backfilled: bool = False
+    ending: GapEnding = GapEnding.OPEN
+
+    @property
+    def backfilled(self) -> bool:
+        """Whether nothing is missing any more."""
+        return self.ending in (GapEnding.REPAIRED, GapEnding.EXPLAINED)
 
 
 @dataclass(frozen=True, slots=True)

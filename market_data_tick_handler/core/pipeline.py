@@ -38,7 +38,7 @@ from market_data_tick_handler.core.continuity import (
     StreamCounters,
     in_arrival_order,
 )
-from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapKind, Heartbeat, Rows
+from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapEnding, GapKind, Heartbeat, Rows
 from market_data_tick_handler.core.features.contract import MINUTE_US, RunShape, as_bytes
 from market_data_tick_handler.core.features.groups import select
 from market_data_tick_handler.core.features.registry import FEATURE_VERSION, columns
@@ -498,4 +498,9 @@ def _shape(instrument: InstrumentDefinition, options: PipelineOptions, day: Day 
 
 
 def _gap_of(tree: dict[str, Any]) -> Gap:
-    return Gap(**{**tree, "data_type": DataType(tree["data_type"]), "kind": GapKind(tree["kind"])})
+    kinds = {
+        "data_type": DataType(tree["data_type"]),
+        "kind": GapKind(tree["kind"]),
+        "ending": GapEnding(tree["ending"]),
+    }
+    return Gap(**{**tree, **kinds})

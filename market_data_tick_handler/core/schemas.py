@@ -148,7 +148,13 @@ GAP_LEDGER: Final = pa.schema(
             ("to_time", TIMESTAMP, "µs UTC", "arrival clock at the next proof of life; the interval is half-open"),
             ("kind", pa.string(), "enum", "outage, or not_running: the service did not run"),
             ("reason", pa.string(), "-", "what broke, in words"),
-            ("backfilled", pa.bool_(), "-", "whether the missing rows were fetched and fed since"),
+            ("backfilled", pa.bool_(), "-", "whether nothing is missing any more"),
+            (
+                "ending",
+                pa.string(),
+                "enum",
+                "what became of it: open, repaired, explained (nothing was missed) or lost",
+            ),
         )
     ]
 )

@@ -36,7 +36,6 @@ _PARTS: Final = (
     ("mft",),
 )
 _PACKAGE: Final = Path(__file__).parents[1]
-_KERNELS: Final = ("core", "storage")
 
 
 def _fingerprint() -> str:
@@ -48,7 +47,9 @@ def _fingerprint() -> str:
 
 
 def _sources() -> list[Path]:
-    return sorted(path for folder in _KERNELS for path in (_PACKAGE / folder).rglob("*.py"))
+    """The core, whose constants kernels hold, and the kernels of the storage."""
+    kernels = (path for path in (_PACKAGE / "storage").rglob("*.py") if b"import njit" in path.read_bytes())
+    return sorted([*(_PACKAGE / "core").rglob("*.py"), *kernels])
 
 
 def _marker() -> Path:

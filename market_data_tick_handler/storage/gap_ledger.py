@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from market_data_tick_handler.core.events import Gap, GapKind
+from market_data_tick_handler.core.events import Gap, GapEnding, GapKind
 from market_data_tick_handler.core.schemas import GAP_LEDGER
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import CorruptObject
@@ -18,6 +18,7 @@ from market_data_tick_handler.storage.local_files import local_root, replacing
 from market_data_tick_handler.storage.paths import day_of, days_between, gap_ledger_path
 
 _Identity = tuple[str, DataType, int, GapKind]
+_RANK: Final = {GapEnding.OPEN: 0, GapEnding.LOST: 1, GapEnding.EXPLAINED: 2, GapEnding.REPAIRED: 3}
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 
@@ -55,7 +56,7 @@ def _merge(gaps: Iterable[Gap]) -> list[Gap]:
         identity = (gap.instrument, gap.data_type, gap.from_us, gap.kind)
         known = newest.get(identity)
         # A day file written before the gap ended does not undo what a later one knows.
-        if known is None or (gap.to_us, gap.backfilled) >= (known.to_us, known.backfilled):
+        if known is None or (gap.to_us, _RANK[gap.ending]) >= (known.to_us, _RANK[known.ending]):
             newest[identity] = gap
     return sorted(newest.values(), key=lambda gap: (gap.from_us, gap.to_us, gap.data_type))
 
@@ -69,6 +70,7 @@ def _to_table(gaps: list[Gap]) -> pa.Table:
         "kind": pa.array([str(gap.kind) for gap in gaps], pa.string()),
         "reason": pa.array([gap.reason for gap in gaps], pa.string()),
         "backfilled": pa.array([gap.backfilled for gap in gaps], pa.bool_()),
+        "ending": pa.array([str(gap.ending) for gap in gaps], pa.string()),
     }
     return pa.table([columns[name] for name in GAP_LEDGER.names], schema=GAP_LEDGER)
 
@@ -94,7 +96,14 @@ def _read(path: Path) -> list[Gap]:
             to_us=row["to_time"],
             reason=row["reason"],
             kind=GapKind(row["kind"]),
-            backfilled=row["backfilled"],
+            ending=_ending_of(row),
         )
         for row in rows
     ]
+
+
+def _ending_of(row: dict[str, Any]) -> GapEnding:
+    """Ledgers of version 0.1 say only whether a gap was back-filled."""
+    if "ending" in row:
+        return GapEnding(row["ending"])
+    return GapEnding.REPAIRED if row["backfilled"] else GapEnding.OPEN

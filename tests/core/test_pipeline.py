@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
-from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapKind, Heartbeat, Rows
+from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapEnding, GapKind, Heartbeat, Rows
 from market_data_tick_handler.core.features.registry import columns
 from market_data_tick_handler.core.parity import compare
 from market_data_tick_handler.core.pipeline import Day, Pipeline
@@ -541,7 +541,7 @@ def test_a_stop_on_a_border_leaves_the_last_candle_whole() -> None:
 
 
 def test_a_given_ledger_stands_in_for_the_start_of_the_service() -> None:
-    gap = Gap(SPOT.key, DataType.TRADES, NOON_US + 2 * S, NOON_US + 5 * S, "before", backfilled=True)
+    gap = Gap(SPOT.key, DataType.TRADES, NOON_US + 2 * S, NOON_US + 5 * S, "before", ending=GapEnding.REPAIRED)
     pipeline = Pipeline(SPOT, options(), gaps=[gap])
     feed(pipeline, at(1))
     pipeline.advance(NOON_US + 16 * S)

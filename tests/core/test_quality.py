@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market_data_tick_handler.core import quality
-from market_data_tick_handler.core.events import Gap, GapKind
+from market_data_tick_handler.core.events import Gap, GapEnding, GapKind
 from market_data_tick_handler.core.quality import Span
 from market_data_tick_handler.core.ticks import DataType
 
@@ -16,7 +16,8 @@ OUTAGE, STOPPED = GapKind.OUTAGE, GapKind.NOT_RUNNING
 
 
 def gap(start: int, stop: int, kind: GapKind = OUTAGE, *, backfilled: bool = False) -> Gap:
-    return Gap("", DataType.TRADES, start, stop, "", kind, backfilled)
+    ending = GapEnding.REPAIRED if backfilled else GapEnding.OPEN
+    return Gap("", DataType.TRADES, start, stop, "", kind, ending)
 
 
 gaps = st.lists(

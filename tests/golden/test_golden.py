@@ -15,7 +15,7 @@ import pytest
 
 from market_data_tick_handler.core import quality
 from market_data_tick_handler.core.candle_batch import CandleBatch
-from market_data_tick_handler.core.events import Gap, GapKind, Rows
+from market_data_tick_handler.core.events import Gap, GapEnding, GapKind, Rows
 from market_data_tick_handler.core.instruments import parse_instrument_key
 from market_data_tick_handler.core.options import FeatureParameters, PipelineOptions
 from market_data_tick_handler.core.parity import compare
@@ -123,7 +123,10 @@ def test_first_publications_are_what_batch_gives_for_the_rows_that_had_arrived(
 
 def gaps_of(case: list[dict[str, Any]], t0: int) -> list[Gap]:
     return [
-        Gap("", DataType.TRADES, t0 + gap["from_us"], t0 + gap["to_us"], "", GapKind(gap["kind"]), gap["backfilled"])
+        Gap(
+            "", DataType.TRADES, t0 + gap["from_us"], t0 + gap["to_us"], "", GapKind(gap["kind"]),
+            GapEnding.REPAIRED if gap["backfilled"] else GapEnding.OPEN,
+        )  # fmt: skip
         for gap in case
     ]
 
@@ -160,7 +163,8 @@ def test_quality_of_a_candle_rolled_up_from_its_minutes(case: dict[str, Any], se
             continue
         kind = GapKind.NOT_RUNNING if child is None or child["quality"] == "PARTIAL" else GapKind.OUTAGE
         repaired = child is not None and child["quality"] == "REPAIRED"
-        gaps.append(Gap("", DataType.TRADES, start, start + lost_ms * 1_000, "", kind, repaired))
+        ending = GapEnding.REPAIRED if repaired else GapEnding.OPEN
+        gaps.append(Gap("", DataType.TRADES, start, start + lost_ms * 1_000, "", kind, ending))
     there = [start for start, child in zip(opens, case["children"], strict=True) if child is not None]
     traded = any(child is not None and child["quality"] != "QUIET" for child in case["children"])
     span = Span(there[0], there[-1] + minute)

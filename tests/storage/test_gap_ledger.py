@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from market_data_tick_handler.core.events import Gap, GapKind
+from market_data_tick_handler.core.events import Gap, GapEnding, GapKind
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import DAY_US
 from market_data_tick_handler.storage.checkpoints import checkpoint_days, get_checkpoint, put_checkpoint
@@ -20,7 +20,7 @@ GAP = Gap(KEY, DataType.TRADES, T0 + 5, T0 + 10, "socket closed")
 
 
 def test_gaps_come_back_in_order(tmp_path: Path) -> None:
-    later = Gap(KEY, DataType.BOOK, T0 + 50, T0 + 60, "stopped", GapKind.NOT_RUNNING, backfilled=True)
+    later = Gap(KEY, DataType.BOOK, T0 + 50, T0 + 60, "stopped", GapKind.NOT_RUNNING, ending=GapEnding.REPAIRED)
     write_gaps(tmp_path, [later, GAP])
     assert read_gaps(tmp_path, KEY, DAY, DAY) == [GAP, later]
 
@@ -43,7 +43,7 @@ def test_a_gap_that_ends_at_midnight_does_not_touch_the_next_day(tmp_path: Path)
 def test_a_gap_that_went_on_or_was_back_filled_replaces_its_older_self(tmp_path: Path) -> None:
     write_gaps(tmp_path, [GAP])
     write_gaps(tmp_path, [replace(GAP, to_us=T0 + DAY_US + 7)])
-    filled = replace(GAP, to_us=T0 + DAY_US + 7, backfilled=True)
+    filled = replace(GAP, to_us=T0 + DAY_US + 7, ending=GapEnding.REPAIRED)
     write_gaps(tmp_path, [filled])
     assert read_gaps(tmp_path, KEY, DAY, NEXT) == [filled]
 
