@@ -28,9 +28,11 @@ class CandleBatch:
     `quality` is a string array; `instrument_id`, `exchange`, `symbol`, `timeframe` and `feature_version` are constants
     of the batch and not stored per row: `row()` and the Arrow schema add them. `absent` names the columns that are null
     in every row because the instrument has no such feed (never 0, which would mean that nothing happened).
+    `digests`: per row 16 bytes over everything but the publication columns, uint64, shape (n, 2), where the pipeline was
+    asked for them (core/digests.py): two rows with one digest have one content.
     """
 
-    __slots__ = ("absent", "columns", "config_hash", "feature_version", "instrument", "timeframe")
+    __slots__ = ("absent", "columns", "config_hash", "digests", "feature_version", "instrument", "timeframe")
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class CandleBatch:
         feature_version: str,
         absent: tuple[str, ...] = (),
         config_hash: str = "",
+        digests: Array | None = None,
     ) -> None:
         self.instrument = instrument
         self.timeframe = timeframe
@@ -47,6 +50,7 @@ class CandleBatch:
         self.feature_version = feature_version
         self.absent = absent
         self.config_hash = config_hash
+        self.digests = digests
 
     def __len__(self) -> int:
         return len(self.columns["timestamp"])
@@ -82,22 +86,29 @@ class CandleBatch:
 
     def slice(self, start: int, stop: int) -> CandleBatch:
         """Rows [start, stop) as views."""
-        columns = {name: column[start:stop] for name, column in self.columns.items()}
-        return CandleBatch(
-            self.instrument, self.timeframe, columns, self.feature_version, self.absent, self.config_hash
-        )
+        return self.take(np.s_[start:stop])
+
+    def take(self, rows: Array) -> CandleBatch:
+        """The rows at indices, or under a boolean mask."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return self._with(columns, None if self.digests is None else self.digests[rows])
 
     def replace(self, **columns: Array) -> CandleBatch:
         """The same candles with some columns replaced."""
-        return self._with({**self.columns, **columns})
+        return self._with({**self.columns, **columns}, self.digests)
 
-    def _with(self, columns: Mapping[str, Array]) -> CandleBatch:
+    def _with(self, columns: Mapping[str, Array], digests: Array | None) -> CandleBatch:
         return CandleBatch(
-            self.instrument, self.timeframe, columns, self.feature_version, self.absent, self.config_hash
+            self.instrument, self.timeframe, columns, self.feature_version, self.absent, self.config_hash, digests
         )
 
 
 def concat_candles(batches: list[CandleBatch]) -> CandleBatch:
     """Batches of one instrument and timeframe, end to end."""
     first = batches[0]
-    return first.replace(**{name: np.concatenate([batch[name] for batch in batches]) for name in first.columns})
+    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in first.columns}
+    digests = [batch.digests for batch in batches if batch.digests is not None]
+    whole = np.concatenate(digests) if len(digests) == len(batches) else None
+    return CandleBatch(
+        first.instrument, first.timeframe, columns, first.feature_version, first.absent, first.config_hash, whole
+    )

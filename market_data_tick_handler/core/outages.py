@@ -24,6 +24,11 @@ class Outages:
         self.gaps: list[Gap] = list(gaps)
         self.open_us = NEVER_US
 
+    def settle(self, gap: Gap) -> int:
+        """Put `gap` in the place of the one with its start and kind: it is repaired, explained or lost."""
+        self.gaps = [gap if (one.from_us, one.kind) == (gap.from_us, gap.kind) else one for one in self.gaps]
+        return gap.from_us
+
     def known(self) -> list[Gap]:
         """Every gap, an open outage among them."""
         if self.open_us == NEVER_US:
@@ -35,6 +40,12 @@ class Outages:
         midnight = floor_us(at_us, DAY_US)
         if at_us > midnight:
             self.gaps.append(self._gap(midnight, at_us, "service started", GapKind.NOT_RUNNING))
+
+    def paused(self, from_us: int, to_us: int) -> Gap:
+        """The service did not run in between, and knows what it knew before."""
+        gap = self._gap(from_us, to_us, "service restarted", GapKind.NOT_RUNNING)
+        self.gaps.append(gap)
+        return gap
 
     def stopped(self, at_us: int) -> int:
         """The service does not run from `at_us` on."""

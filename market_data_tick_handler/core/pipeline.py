@@ -38,6 +38,7 @@ from market_data_tick_handler.core.continuity import (
     StreamCounters,
     in_arrival_order,
 )
+from market_data_tick_handler.core.digests import digests
 from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapEnding, GapKind, Heartbeat, Rows
 from market_data_tick_handler.core.features.contract import MINUTE_US, RunShape, as_bytes
 from market_data_tick_handler.core.features.groups import select
@@ -81,6 +82,7 @@ class Pipeline:
     instrument: its contract units enter the sums. options: what changes values. day: set for a day of history.
     gaps: intervals already known to be without proof of life (the gap ledger); a live pipeline adds its own.
     keep_rows: collect rows as stored (local_timestamp moved where it broke the order) in `stored`.
+    identify: give every published row the digest of its content (CandleBatch.digests).
     """
 
     def __init__(
@@ -91,11 +93,13 @@ class Pipeline:
         day: Day | None = None,
         gaps: Sequence[Gap] = (),
         keep_rows: bool = False,
+        identify: bool = False,
     ) -> None:
         self.instrument = instrument
         self.options = options
         self.day = day
         self.keep_rows = keep_rows
+        self._identify = identify
         self.stored: list[TickBatch] = []
         self.counters: dict[DataType, StreamCounters] = {}
         self._shape = _shape(instrument, options, day)
@@ -133,6 +137,11 @@ class Pipeline:
         return self._outages.gaps
 
     @property
+    def open_outage_us(self) -> int:
+        """Since when the feed is not provably alive (NEVER_US: it is)."""
+        return self._outages.open_us
+
+    @property
     def clock_us(self) -> int:
         """The arrival clock; 0 before the first row."""
         return self._watermark.us
@@ -152,6 +161,24 @@ class Pipeline:
             return
         self._outages.started(now_us)
         self._watermark.promise(now_us)
+
+    def resume(self, now_us: int) -> None:
+        """Declare that the service runs again from `now_us` on, with the state of before `clock_us`: the time between
+        is a stop (features.md 2.9)."""
+        if self.started and now_us > self.clock_us:
+            gap = self._outages.paused(min(self.clock_us, self._outages.open_us), now_us)
+            self._outages.open_us = NEVER_US
+            self._dirty_us = min(self._dirty_us, gap.from_us)
+            self._counter(self._primary).gaps += 1
+            self.advance(now_us)
+
+    def know(self, gaps: Sequence[Gap], open_us: int = NEVER_US) -> None:
+        """Replace the gaps known by a ledger that knows better, before rows are fed again (repair is replay)."""
+        self._outages.gaps, self._outages.open_us = list(gaps), open_us
+
+    def settle(self, gap: Gap) -> None:
+        """Note how one of `gaps` ended. What candles say of it changes where they are still open to change."""
+        self._dirty_us = min(self._dirty_us, self._outages.settle(gap))
 
     def feed(self, events: Event | Sequence[Event]) -> None:
         """Take what one turn drained. Rows of one call are put into the order of arrival; across calls the arrival
@@ -366,11 +393,13 @@ class Pipeline:
             rows["timestamp_out"] = published_us
         published = {name: rows[name] for name in rows.dtype.names or () if name not in INTERNAL}
         published["quality"] = quality.NAMES[rows["quality"]]
+        content = self._builder.plans[timeframe].layout.content
+        identities = digests(as_bytes(rows)[:, content]) if self._identify else None
         for name, texts in self._builder.codes.items():
             if name in published:
                 published[name] = texts[published[name]]
         return CandleBatch(
-            self.instrument, timeframe, published, FEATURE_VERSION, self._absent, self.options.config_hash
+            self.instrument, timeframe, published, FEATURE_VERSION, self._absent, self.options.config_hash, identities
         )
 
     def finish(self, stop_us: int) -> None:
