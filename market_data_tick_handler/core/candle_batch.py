@@ -86,7 +86,8 @@ class CandleBatch:
 
     def slice(self, start: int, stop: int) -> CandleBatch:
         """Rows [start, stop) as views."""
-        return self.take(np.s_[start:stop])
+        columns = {name: column[start:stop] for name, column in self.columns.items()}
+        return self._with(columns, None if self.digests is None else self.digests[start:stop])
 
     def take(self, rows: Array) -> CandleBatch:
         """The rows at indices, or under a boolean mask."""
@@ -112,3 +113,10 @@ def concat_candles(batches: list[CandleBatch]) -> CandleBatch:
     return CandleBatch(
         first.instrument, first.timeframe, columns, first.feature_version, first.absent, first.config_hash, whole
     )
+
+
+def newest_rows(batch: CandleBatch) -> CandleBatch:
+    """The last row of each candle, in time order; rows of one candle stand in the order of their publication."""
+    backwards = batch["timestamp"][::-1]
+    _, last = np.unique(backwards, return_index=True)
+    return batch if len(last) == len(batch) else batch.take(len(batch) - 1 - last)

@@ -172,9 +172,21 @@ class Pipeline:
             self._counter(self._primary).gaps += 1
             self.advance(now_us)
 
-    def know(self, gaps: Sequence[Gap], open_us: int = NEVER_US) -> None:
+    def know(self, gaps: Sequence[Gap]) -> None:
         """Replace the gaps known by a ledger that knows better, before rows are fed again (repair is replay)."""
-        self._outages.gaps, self._outages.open_us = list(gaps), open_us
+        self._outages.gaps, self._outages.open_us = list(gaps), NEVER_US
+
+    def succeed(self, live: Pipeline) -> None:
+        """Take the place of `live`, of which this pipeline has replayed all rows: know its gaps, its clock and what
+        it counted that stored rows do not tell."""
+        unknown = [gap.from_us for gap in live.gaps if gap not in self.gaps]
+        self._outages.gaps, self._outages.open_us = list(live.gaps), live.open_outage_us
+        self._dirty_us = min([self._dirty_us, live.open_outage_us, *unknown])
+        for data_type, theirs in live.counters.items():
+            own = self._counter(data_type)
+            own.clamped, own.gaps = theirs.clamped, theirs.gaps
+        self.advance(live.clock_us)
+        self.keep_rows = live.keep_rows
 
     def settle(self, gap: Gap) -> None:
         """Note how one of `gaps` ended. What candles say of it changes where they are still open to change."""
