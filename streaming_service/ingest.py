@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -15,7 +15,7 @@ from market_data_tick_handler.core.ticks import DataType, TickBatch
 from market_data_tick_handler.core.timeframes import Timeframe, floor_us
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.sink import Outlet
-from streaming_service.source import PacedSource, Source
+from streaming_service.source import BufferedSource, PacedSource, Source
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,18 @@ class CandlePipeline(Protocol):
     def finish(self, stop_us: int) -> None: ...
 
 
+class TurnKeeper(Protocol):
+    """Whoever makes turns durable. Nothing leaves the service before both were called."""
+
+    def keep(self, instrument: str, pipeline: CandlePipeline) -> None:
+        """The pipeline has taken the turn's rows, which are in `stored`, and knows the turn's gaps."""
+        ...
+
+    def admit(self, batch: CandleBatch) -> CandleBatch | None:
+        """What of `batch` was not published before, numbered for good; None if nothing."""
+        ...
+
+
 class TurnObserver(Protocol):
     """Whoever wants to know what a turn drained and published: health and metrics."""
 
@@ -64,10 +76,16 @@ class Feed:
     last_us: int = 0
     instruments: set[str] = field(default_factory=set)
     _paced: PacedSource | None = field(init=False, repr=False)
+    _buffered: BufferedSource | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Asked once: the check of a protocol is too slow for every turn.
         self._paced = self.source if isinstance(self.source, PacedSource) else None
+        self._buffered = self.source if isinstance(self.source, BufferedSource) else None
+
+    def drain(self) -> list[Event]:
+        """What a source that gathers has gathered."""
+        return [] if self._buffered is None else self._buffered.drain()
 
     def promise_us(self, now_us: int) -> int:
         """Every row of this feed with a `local_timestamp` below the result has been drained."""
@@ -118,10 +136,11 @@ class Ingest:
         candle_outlets: Sequence[Outlet] = (),
         tick_outlets: Sequence[Outlet] = (),
         observers: Sequence[TurnObserver] = (),
+        keeper: TurnKeeper | None = None,
         data_types: Collection[DataType] = tuple(DataType),
         max_pending_rows: int = MAX_PENDING_ROWS,
     ) -> None:
-        self.pipelines = dict(pipelines)
+        self.pipelines = pipelines
         self.feeds = list(feeds)
         self.homeless_rows: dict[tuple[str, DataType], int] = {}
         self.turns = 0
@@ -131,6 +150,7 @@ class Ingest:
         self._candle_outlets = list(candle_outlets)
         self._tick_outlets = list(tick_outlets)
         self._observers = list(observers)
+        self._keeper = keeper
         self._data_types = frozenset(data_types)
         self._max_pending_rows = max_pending_rows
         self._pending: list[Event] = []
@@ -138,6 +158,7 @@ class Ingest:
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._closing = False
+        self._between: list[Callable[[], None]] = []
 
     async def pump(self, feed: Feed) -> None:
         """Take lists from one source until it ends. A break says Disconnect for every instrument seen on it."""
@@ -180,16 +201,25 @@ class Ingest:
         self._closing = True
         self._wake.set()
 
+    def between_turns(self, change: Callable[[], None]) -> None:
+        """Call `change` before the next turn, which comes at once: pipelines and feeds change hands there only."""
+        self._between.append(change)
+        self._wake.set()
+
     async def turn(self) -> None:
         """Drain, feed, advance, publish."""
         self.turns += 1
-        events, self._pending, self._pending_rows = self._pending, [], 0
-        self._drained.set()
+        changes, self._between = self._between, []
+        for change in changes:
+            change()
+        events = self._drain()
+        # Read after the drain: what arrives from here on is stamped later.
         now_us = self._clock.now_us()
         promise_us = min((feed.promise_us(now_us) for feed in self.feeds), default=now_us)
         for instrument, own in self._by_instrument(events, now_us).items():
             self.pipelines[instrument].feed(own)
-        for instrument, pipeline in self.pipelines.items():
+        # A copy: what is awaited below may take long enough for an instrument to be added.
+        for instrument, pipeline in list(self.pipelines.items()):
             # A recording that has not begun promises nothing.
             if promise_us > 0:
                 pipeline.advance(promise_us)
@@ -201,6 +231,16 @@ class Ingest:
         for instrument, pipeline in self.pipelines.items():
             pipeline.finish(pipeline.clock_us)
             await self._publish(instrument, pipeline)
+
+    def _drain(self) -> list[Event]:
+        events, self._pending, self._pending_rows = self._pending, [], 0
+        self._drained.set()
+        for feed in self.feeds:
+            gathered = feed.drain()
+            for event in gathered:
+                feed.note(event)
+            events += gathered
+        return events
 
     def _accept(self, feed: Feed, events: list[Event]) -> None:
         for event in events:
@@ -243,7 +283,12 @@ class Ingest:
 
     async def _publish(self, instrument: str, pipeline: CandlePipeline) -> None:
         published_us = self._clock.now_us()
-        for batch in pipeline.outputs(published_us=published_us):
+        if self._keeper is not None:
+            self._keeper.keep(instrument, pipeline)
+        for closed in pipeline.outputs(published_us=published_us):
+            batch = closed if self._keeper is None else self._keeper.admit(closed)
+            if batch is None:
+                continue
             for observer in self._observers:
                 observer.published(batch, published_us)
             for outlet in self._candle_outlets:

@@ -42,10 +42,8 @@ class Outages:
             self.gaps.append(self._gap(midnight, at_us, "service started", GapKind.NOT_RUNNING))
 
     def paused(self, from_us: int, to_us: int) -> Gap:
-        """The service did not run in between, and knows what it knew before."""
-        gap = self._gap(from_us, to_us, "service restarted", GapKind.NOT_RUNNING)
-        self.gaps.append(gap)
-        return gap
+        """The gap of a service that did not run in between, and knows what it knew before."""
+        return self._gap(from_us, to_us, "service restarted", GapKind.NOT_RUNNING)
 
     def stopped(self, at_us: int) -> int:
         """The service does not run from `at_us` on."""

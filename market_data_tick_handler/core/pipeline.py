@@ -166,21 +166,22 @@ class Pipeline:
         """Declare that the service runs again from `now_us` on, with the state of before `clock_us`: the time between
         is a stop (features.md 2.9)."""
         if self.started and now_us > self.clock_us:
-            gap = self._outages.paused(min(self.clock_us, self._outages.open_us), now_us)
-            self._outages.open_us = NEVER_US
-            self._dirty_us = min(self._dirty_us, gap.from_us)
-            self._counter(self._primary).gaps += 1
+            self._alive(self.clock_us)
+            self._add_gap(self._outages.paused(self.clock_us, now_us))
             self.advance(now_us)
 
     def know(self, gaps: Sequence[Gap]) -> None:
         """Replace the gaps known by a ledger that knows better, before rows are fed again (repair is replay)."""
         self._outages.gaps, self._outages.open_us = list(gaps), NEVER_US
 
-    def succeed(self, live: Pipeline) -> None:
-        """Take the place of `live`, of which this pipeline has replayed all rows: know its gaps, its clock and what
-        it counted that stored rows do not tell."""
-        unknown = [gap.from_us for gap in live.gaps if gap not in self.gaps]
+    def succeed(self, live: Pipeline, settled: Sequence[Gap]) -> None:
+        """Take the place of `live`, of which this pipeline has replayed all rows: know its gaps, some of which have
+        come to an end, its clock, and what it counted that stored rows do not tell."""
+        known = self.gaps
         self._outages.gaps, self._outages.open_us = list(live.gaps), live.open_outage_us
+        for gap in settled:
+            self._outages.settle(gap)
+        unknown = [gap.from_us for gap in self.gaps if gap not in known]
         self._dirty_us = min([self._dirty_us, live.open_outage_us, *unknown])
         for data_type, theirs in live.counters.items():
             own = self._counter(data_type)
