@@ -23,7 +23,7 @@ class DataTypeSettings(Section):
     enabled: bool = Field(default=True, description="read this data type, where the instrument has it")
     source: SourceName = Field(default=SourceName.SIMULATED, description="where its rows come from")
     fallback: Annotated[tuple[SourceName, ...], OneLineList, BeforeValidator(_none_is_empty)] = Field(
-        default=(), description="sources to try, in order, while `source` is down (later); one name or a list"
+        default=(), description="sources to try, in order, while `source` is down; one name or a list"
     )
     batch_timeout: Milliseconds = Field(
         default=Duration(100_000), description="longest wait before rows that arrived are worked on (ms)"
@@ -75,6 +75,10 @@ class DataTypesSettings(Section):
         return {name: section for name, section in named.items() if section.enabled}
 
 
+def _in_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
 def _paths(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -107,7 +111,7 @@ class SimulationSettings(Section):
     @field_validator("start")
     @classmethod
     def _utc(cls, value: datetime) -> datetime:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return _in_utc(value)
 
     @property
     def start_us(self) -> int:
@@ -122,3 +126,56 @@ class TardisSettings(Section):
     machine_url: str = Field(
         default="ws://127.0.0.1:8001", min_length=1, description="WebSocket address of tardis-machine"
     )
+    api_url: str = Field(
+        default="https://api.tardis.dev/v1", min_length=1, description="address of the Tardis.dev interface"
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="where downloaded minutes of source tardis_replay are kept; unset: a temporary place"
+    )
+    replay_from: datetime | None = Field(
+        default=None, description="source tardis_replay: first instant (UTC unless it says otherwise)"
+    )
+    replay_to: datetime | None = Field(
+        default=None, description="source tardis_replay: first instant left out (UTC unless it says otherwise)"
+    )
+    replay_speed: Speed = Field(
+        default=float("inf"), description="source tardis_replay: max, or times real time: 1x, 60x"
+    )
+
+    @field_validator("replay_from", "replay_to")
+    @classmethod
+    def _utc(cls, value: datetime | None) -> datetime | None:
+        return None if value is None else _in_utc(value)
+
+
+class EndpointSettings(Section):
+    """Another address for one exchange: a test server, a proxy, a colocated gateway. Paths stay the exchange's own."""
+
+    sockets: str = Field(min_length=1, description="scheme and host of its WebSockets: wss://stream.binance.com")
+    rest: str = Field(min_length=1, description="scheme and host of its REST interface: https://api.binance.com")
+
+
+class ExchangeSettings(Section):
+    """Source `exchange`: the exchanges' own sockets."""
+
+    endpoints: dict[str, EndpointSettings] = Field(
+        default_factory=dict, description="other addresses, by Tardis exchange id; JSON in the environment"
+    )
+    shortest_silence: Seconds = Field(
+        default=Duration(3_000_000),
+        description="a stream that is busy is never taken for dead before this long a silence (s)",
+    )
+    longest_silence: Seconds = Field(
+        default=Duration(60_000_000),
+        description="a silence longer than this is looked into however quiet the stream is (s)",
+    )
+    pong_timeout: Seconds = Field(
+        default=Duration(5_000_000), description="a connection that does not answer a ping for this long is dead (s)"
+    )
+
+
+class FailoverSettings(Section):
+    """When the fallback of a data type takes over, and when its source comes back."""
+
+    after: Seconds = Field(default=Duration(10_000_000), description="the source is down for this long (s)")
+    back_after: Seconds = Field(default=Duration(30_000_000), description="the source is up again for this long (s)")

@@ -9,7 +9,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from market_data_tick_handler.config.candles import CandleSettings, FeatureSettings
 from market_data_tick_handler.config.choices import FeatureGroup, Mode, SourceName, Target, Transport
-from market_data_tick_handler.config.feeds import DataTypesSettings, FilesSettings, SimulationSettings, TardisSettings
+from market_data_tick_handler.config.feeds import (
+    DataTypesSettings,
+    ExchangeSettings,
+    FailoverSettings,
+    FilesSettings,
+    SimulationSettings,
+    TardisSettings,
+)
 from market_data_tick_handler.config.names import canonical_key
 from market_data_tick_handler.config.outputs import (
     LoggingSettings,
@@ -18,6 +25,7 @@ from market_data_tick_handler.config.outputs import (
     ServeSettings,
     ShutdownSettings,
 )
+from market_data_tick_handler.config.recovery import RecordSettings, RecoverySettings
 from market_data_tick_handler.config.values import OneLineList
 
 __all__ = ["ENV_DELIMITER", "ENV_PREFIX", "FeatureGroup", "Mode", "Settings", "SourceName", "Target", "Transport"]
@@ -52,6 +60,10 @@ class Settings(BaseSettings):
     files: FilesSettings = FilesSettings()
     simulation: SimulationSettings = SimulationSettings()
     tardis: TardisSettings = TardisSettings()
+    exchange: ExchangeSettings = ExchangeSettings()
+    failover: FailoverSettings = FailoverSettings()
+    recovery: RecoverySettings = RecoverySettings()
+    record: RecordSettings = RecordSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     logging: LoggingSettings = LoggingSettings()
     shutdown: ShutdownSettings = ShutdownSettings()

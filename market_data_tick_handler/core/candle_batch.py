@@ -28,8 +28,8 @@ class CandleBatch:
     `quality` is a string array; `instrument_id`, `exchange`, `symbol`, `timeframe` and `feature_version` are constants
     of the batch and not stored per row: `row()` and the Arrow schema add them. `absent` names the columns that are null
     in every row because the instrument has no such feed (never 0, which would mean that nothing happened).
-    `digests`: per row 16 bytes over everything but the publication columns, uint64, shape (n, 2), where the pipeline was
-    asked for them (core/digests.py): two rows with one digest have one content.
+    `digests`: per row 16 bytes over everything but the publication columns, uint64, shape (n, 2), where the pipeline
+    was asked for them (core/digests.py): two rows with one digest have one content.
     """
 
     __slots__ = ("absent", "columns", "config_hash", "digests", "feature_version", "instrument", "timeframe")

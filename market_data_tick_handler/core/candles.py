@@ -132,6 +132,16 @@ class CandleBuilder:
         self._identify(rows, opens, timeframe, traded, memories[-1], gaps, span)
         return rows
 
+    def warm(self, timeframe: Timeframe, candles: Array, memories: list[Array]) -> None:
+        """Move the memories over `candles` (CANDLE records in time order) as if they had been computed here."""
+        plan = self.plans[timeframe]
+        for memory in memories[: len(plan.states)]:
+            for name in set(memory.dtype.names or ()) & set(CANDLE.names or ()):
+                memory[name] = candles[name][-1]
+        for group, memory in zip(plan.candle_groups, memories[len(plan.states) :], strict=False):
+            group.finish(memory, candles, timeframe.us, np.zeros(len(candles), group.OUT))
+        memories[-1] += len(candles)
+
     def _candles(self, plan: _Plan, opens: Array, outs: Sequence[Array]) -> Array:
         candles = np.repeat(_UNKNOWN_CANDLE, len(opens))
         candles["timestamp"] = opens
@@ -240,6 +250,10 @@ class CandleSeries:
         self.closed: list[Closed] = []
         self.cold = True
 
+    def warm(self, candles: Array) -> None:
+        """Start from stored candles (CANDLE records in time order) instead of cold; before the first is published."""
+        self._builder.warm(self.timeframe, candles, self.memories)
+
     def _first(self, earliest_us: int) -> int:
         return floor_us(earliest_us, self.timeframe.us)
 
@@ -294,7 +308,8 @@ class CandleSeries:
                 del self.closed[index:]
                 return oldest + index * step, [memory.copy() for memory in memories]
         elif self.cold and self.first_us < self.next_us:
-            return self.first_us, self._builder.memories(self.timeframe)
+            # Nothing was published yet, so the memories are still those of the start.
+            return self.first_us, self.memories
         return self.next_us, self.memories
 
     def publish_run(self, until_us: int, gaps: Sequence[Gap], span: Span) -> Array:

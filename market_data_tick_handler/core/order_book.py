@@ -2,9 +2,9 @@
 
 Theory of operation. Each side is a pair of arrays, prices and amounts, best level last; a change is a binary search
 and a shift of the better levels, and as most changes are near the touch that is cheaper than any tree. A snapshot
-clears both sides. Changes before the first snapshot are void. Where a change leaves the book crossed, the venue has not
-said that a level is gone: the levels of the side that the change did not bring are removed until it is not (the vendor's
-`removeCrossedLevels`). A row is written after each message that changed one of the five best levels of either side.
+clears both sides. Changes before the first snapshot are void. Where a change leaves the book crossed, the venue has
+not said that a level is gone: the levels of the side that the change did not bring are removed until it is not (the
+vendor's `removeCrossedLevels`). A row is written after each message that changed one of the five best levels.
 """
 
 from __future__ import annotations

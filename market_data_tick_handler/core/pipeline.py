@@ -13,7 +13,7 @@ before `finish_day`. Rows stamped before the day only advance sequence state; th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -192,6 +192,19 @@ class Pipeline:
     def settle(self, gap: Gap) -> None:
         """Note how one of `gaps` ended. What candles say of it changes where they are still open to change."""
         self._dirty_us = min(self._dirty_us, self._outages.settle(gap))
+
+    def warm(self, candles: Mapping[Timeframe, Array]) -> None:
+        """Feed stored candles (CANDLE records in time order, ended before now) to what reads candles, so that its
+        columns are there from the first publication on. They count as `warmup_bars`. Before the first row only.
+
+        Raises:
+            ValueError: rows were fed already.
+        """
+        if self._earliest_us != NEVER_US:
+            raise ValueError("warm() comes before the first row; restore a snapshot instead")
+        for timeframe, records in candles.items():
+            if timeframe in self._series and len(records):
+                self._series[timeframe].warm(records)
 
     def feed(self, events: Event | Sequence[Event]) -> None:
         """Take what one turn drained. Rows of one call are put into the order of arrival; across calls the arrival
