@@ -99,6 +99,11 @@ class ParameterSettings(Section):
         gt=0,
         description="venue IV is divided by this; unset: 100 on Deribit (it quotes percent), else 1; for group options",
     )
+    liquidation_fallback_notional: float = Field(
+        default=250_000.0,
+        gt=0,
+        description="source trade_transformation: a trade of this notional or more counts as a liquidation (quote)",
+    )
 
 
 class InstrumentParameters(Section):
@@ -125,6 +130,9 @@ class InstrumentParameters(Section):
     )
     options_iv_scale: float | None = Field(
         default=None, gt=0, description="as features.options_iv_scale, for this instrument"
+    )
+    liquidation_fallback_notional: float | None = Field(
+        default=None, gt=0, description="as features.liquidation_fallback_notional, for this instrument"
     )
     contract_multiplier: float | None = Field(
         default=None,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from market_data_tick_handler.config.candles import ParameterSettings
-from market_data_tick_handler.config.settings import Settings
+from market_data_tick_handler.config.settings import Settings, SourceName
 from market_data_tick_handler.core.options import FeatureParameters, PipelineOptions
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def pipeline_options(settings: Settings, instrument: InstrumentDefinition) -> Pi
             options_max_age_s=parameters.options_max_age.us / 1e6,
             options_min_tte_s=parameters.options_min_tte.us / 1e6,
             options_iv_scale=_iv_scale(parameters, instrument),
+            liquidation_fallback_notional=_derived_from(settings, parameters),
         ),
         config_hash=config_hash(settings, instrument),
     )
@@ -42,6 +43,12 @@ def _iv_scale(parameters: ParameterSettings, instrument: InstrumentDefinition) -
     if parameters.options_iv_scale is not None:
         return parameters.options_iv_scale
     return 100.0 if instrument.venue == "DERIBIT" else 1.0
+
+
+def _derived_from(settings: Settings, parameters: ParameterSettings) -> float | None:
+    """Notional from which a trade counts as a liquidation; None where liquidations are the venue's own."""
+    derived = settings.data_types.liquidations.source is SourceName.TRADE_TRANSFORMATION
+    return parameters.liquidation_fallback_notional if derived else None
 
 
 def config_hash(settings: Settings, instrument: InstrumentDefinition) -> str:
@@ -58,6 +65,7 @@ def config_hash(settings: Settings, instrument: InstrumentDefinition) -> str:
         "inverse": instrument.inverse,
         **{name: _plain(getattr(parameters, name)) for name in ParameterSettings.model_fields},
         "options_iv_scale": _iv_scale(parameters, instrument),
+        "liquidation_fallback_notional": _derived_from(settings, parameters),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

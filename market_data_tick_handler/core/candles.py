@@ -265,6 +265,11 @@ class CandleSeries:
             # Everything published so far follows from a start that was too late.
             self.first_us = self._first(earliest_us)
 
+    def begin_whole(self, now_us: int) -> None:
+        """Begin with the first candle that opens at or after `now_us`: what lies before was not kept."""
+        self.first_us = self.next_us = ceil_us(now_us, self.timeframe.us)
+        self.cold = False
+
     def publish(self, until_us: int, dirty_us: int, gaps: Sequence[Gap], span: Span) -> list[Array]:
         """Rows, oldest first, of candles that open before `until_us`: new ones, and those that changed among the
         candles that end after `dirty_us`. Keeps each for later revision."""

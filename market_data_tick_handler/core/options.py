@@ -39,6 +39,7 @@ class FeatureParameters:
     options_max_age_s: float = 600.0
     options_min_tte_s: float = 3_600.0
     options_iv_scale: float | None = None
+    liquidation_fallback_notional: float | None = None
     microprice_table: MicropriceTable | None = None
 
 

@@ -496,11 +496,16 @@ class Pipeline:
         }
 
     def restore(self, data: bytes) -> None:
-        """Put back what `snapshot` gave, from a pipeline of the same instrument, timeframes and groups."""
+        """Put back what `snapshot` gave, from a pipeline of the same instrument and groups. Live, the timeframes may
+        differ: one that the snapshot lacks begins with its next whole candle."""
         tree = snapshot.unpack(data)
         self._builder.load(tree["builder"])
-        for name, state in tree["series"].items():
-            self._series[Timeframe(name)].load(state)
+        for timeframe, series in self._series.items():
+            state = tree["series"].get(str(timeframe))
+            if state is not None:
+                series.load(state)
+            elif self.day is None and tree["watermark"][0]:
+                series.begin_whole(tree["watermark"][0])
         for name, (state, counts) in tree["streams"].items():
             stream = self._continuity[DataType(name)]
             stream.state = state
@@ -512,7 +517,8 @@ class Pipeline:
             # A day of history has its own ledger and its own accounting.
             self._outages.gaps = [_gap_of(gap) for gap in tree["gaps"]]
             self.counters = {DataType(name): StreamCounters(**value) for name, value in tree["counters"].items()}
-            self._pending = {Timeframe(name): list(rows) for name, rows in tree["pending"].items()}
+            pending = {Timeframe(name): list(rows) for name, rows in tree["pending"].items()}
+            self._pending = {timeframe: rows for timeframe, rows in pending.items() if timeframe in self._series}
 
     def ids_snapshot(self) -> bytes:
         """The ids seen on the current and the previous day, which a restart needs next to `snapshot`."""

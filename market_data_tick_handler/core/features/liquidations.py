@@ -2,19 +2,21 @@
 
 A liquidation enters the bin of its own timestamp, like a trade. The group follows open interest by itself, on the
 ticker's e-clock, because the split by its direction is summed over minutes: a coarser candle's own change of open
-interest does not tell it.
+interest does not tell it. Where the run asks for it, large trades stand in for the venue's feed and every row says
+so (`liquidation_source`); the two never mix (features.md 7.4).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numba import njit
 
-from market_data_tick_handler.core.continuity import ACCEPTED
+from market_data_tick_handler.core.continuity import ACCEPTED, INVALID_TIME, Judged
 from market_data_tick_handler.core.features.bins import US_15S, US_60S, ratio, slot
-from market_data_tick_handler.core.features.contract import RunShape, Segment, TickGroup, TickState, record
+from market_data_tick_handler.core.features.contract import Parent, RunShape, Segment, TickGroup, TickState, record
 from market_data_tick_handler.core.ticks import Array, DataType
 
 BIN: Final = record(
@@ -33,8 +35,9 @@ OUT: Final = record(
     "i8",
     "late_liquidation_count liquidation_source",
 )
-CODES: Final = {"liquidation_source": np.array(["native"])}
+CODES: Final = {"liquidation_source": np.array(["native", "derived"])}
 _NATIVE: Final = 0
+_DERIVED: Final = 1
 NAN: Final = np.nan
 
 
@@ -194,7 +197,6 @@ def _finish(memory: Array, bins: Array, step_us: int, out: Array) -> None:
         o.liquidation_price_max = b.price_high if b.count > 0 else NAN
         o.liquidation_price_min = b.price_low if b.count > 0 else NAN
         o.late_liquidation_count = b.late
-        o.liquidation_source = _NATIVE
         _finish_direction(b, o, step_us)
 
 
@@ -208,22 +210,43 @@ class LiquidationsState(TickState):
     def __init__(self, shape: RunShape) -> None:
         super().__init__(shape)
         self.empty["oi_open"] = self.empty["oi_close"] = NAN
+        self._large = shape.parameters.liquidation_fallback_notional
 
     def fold(self, segment: Segment) -> None:
         """Add the segment's liquidations and follow its open interest; neither depends on the other's order."""
-        shape, ticker, events = self.shape, segment.get(DataType.DERIVATIVE), segment.get(DataType.LIQUIDATIONS)
+        shape, ticker = self.shape, segment.get(DataType.DERIVATIVE)
         if ticker is not None:
             rows = ticker.rows
             _follow(
                 rows["timestamp"], rows["local_timestamp"], rows["open_interest"], ticker.code, self.carry,
                 self.bins15, self.bins60, self.empty, shape.grace_us, shape.floor_us,
             )  # fmt: skip
+        derived = self._large is not None
+        events = segment.get(DataType.TRADES if derived else DataType.LIQUIDATIONS)
         if events is not None:
             rows = events.rows
+            code = self._large_only(events) if derived else events.code
+            side = events.sign if derived else rows["side"]
             _fold(
-                rows["timestamp"], rows["local_timestamp"], rows["price"], rows["amount"], rows["side"], events.code,
+                rows["timestamp"], rows["local_timestamp"], rows["price"], rows["amount"], side, code,
                 self.bins15, self.bins60, self.empty, shape.grace_us, shape.inverse, shape.multiplier,
             )  # fmt: skip
+
+    def _large_only(self, trades: Judged) -> Array:
+        """Verdicts under which only large trades are accepted (features.md 7.4)."""
+        price, base = trades.rows["price"], trades.rows["amount"] * self.shape.multiplier
+        notional = base if self.shape.inverse else price * base
+        return np.where(notional >= self._large, trades.code, INVALID_TIME)
+
+    def finish(self, memory: Array, step_us: int, t0: int, bins: Array, out: Array) -> None:
+        """Columns of consecutive 15 s or 1 m candles, and where their events came from."""
+        super().finish(memory, step_us, t0, bins, out)
+        out["liquidation_source"] = _NATIVE if self._large is None else _DERIVED
+
+    def finish_parents(self, memory: Array, step_us: int, parents: Sequence[Parent], out: Array) -> None:
+        """Columns of consecutive candles above 1m, and where their events came from."""
+        super().finish_parents(memory, step_us, parents, out)
+        out["liquidation_source"] = _NATIVE if self._large is None else _DERIVED
 
     def settle(self, border_us: int) -> None:
         """Stamp open interest into the candles that end at the border."""

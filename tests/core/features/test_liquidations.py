@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market_data_tick_handler.core.instruments import InstrumentDefinition
-from market_data_tick_handler.core.options import PipelineOptions
+from market_data_tick_handler.core.options import FeatureParameters, PipelineOptions
 from market_data_tick_handler.core.schemas import candles_to_arrow
 from market_data_tick_handler.core.ticks import DataType, TickBatch
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.testing.ticks import START_US, derivative_tickers, liquidations, trades
-from tests.core.features.feeds import PERPETUAL, Feed, assert_parity, bounds, replayed, scenario
+from tests.core.features.feeds import PERPETUAL, Feed, assert_parity, assert_same, batched, bounds, replayed, scenario
 from tests.core.features.golden_feed import TIMEFRAMES, assert_golden
 from tests.core.features.slow import GRACE_US, Row, accepted, effective, finished, same
 from tests.parity.streams import INVERSE, SPOT
@@ -161,3 +163,38 @@ def test_an_instrument_without_the_feed_has_nulls_not_zeros() -> None:
     assert len(names) == 16
     assert {row[name] for name in names} == {None}
     assert (row["instrument_id"], row["is_empty"]) == (SPOT.key, False)
+
+
+def derived(notional: float) -> PipelineOptions:
+    return replace(OPTIONS, parameters=FeatureParameters(liquidation_fallback_notional=notional))
+
+
+def test_large_trades_stand_in_for_the_feed_where_asked_and_every_row_says_so() -> None:
+    """Trades from the notional on give the columns that the same rows as a feed would give; the feed itself is left
+    out, so that the two never mix."""
+    count = 60
+    prices = [100.0 + index % 7 for index in range(count)]
+    amounts = [1.0 + index % 5 for index in range(count)]
+    sides = [1 if index % 3 else -1 for index in range(count)]
+    everything = trades(prices, amounts, sides=sides)
+    large = [price * amount >= 400.0 for price, amount in zip(prices, amounts, strict=True)]
+    as_feed = TickBatch(DataType.LIQUIDATIONS, everything.take(np.array(large)).columns)
+    other = liquidations([100.0], [9.0], sides=-1)
+    _, native = replayed({DataType.TRADES: everything, DataType.LIQUIDATIONS: as_feed}, OPTIONS, PERPETUAL)
+    _, stood_in = replayed({DataType.TRADES: everything, DataType.LIQUIDATIONS: other}, derived(400.0), PERPETUAL)
+    for timeframe, candles in stood_in.items():
+        assert set(candles["liquidation_source"]) == {"derived"}
+        assert set(native[timeframe]["liquidation_source"]) == {"native"}
+        for name in candles.columns:
+            if name.startswith("liquidation_") and name != "liquidation_source":
+                assert candles[name].tolist() == pytest.approx(native[timeframe][name].tolist(), nan_ok=True), name
+        assert candles["liquidation_count"].sum() > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_derived_liquidations_are_the_same_live_and_in_batch(seed: int) -> None:
+    instrument, feed = scenario(seed)
+    chosen = derived(42_000.0 * 0.05 if not instrument.inverse else 5.0)
+    live, final = replayed(feed, chosen, instrument)
+    assert any(candles["liquidation_count"].sum() for candles in final.values())
+    assert_same(batched(feed, chosen, instrument, live), final)
