@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from market_data_tick_handler.core.ticks import DataType, TickBatch
 
@@ -54,6 +56,12 @@ class Gap:
     def backfilled(self) -> bool:
         """Whether nothing is missing any more."""
         return self.ending in (GapEnding.REPAIRED, GapEnding.EXPLAINED)
+
+    @classmethod
+    def of_tree(cls, tree: Mapping[str, Any]) -> Gap:
+        """The gap that `dataclasses.asdict` made `tree` from, perhaps over JSON."""
+        words = {"data_type": DataType, "kind": GapKind, "ending": GapEnding}
+        return cls(**{name: words[name](value) if name in words else value for name, value in tree.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from market_data_tick_handler.core.continuity import (
     in_arrival_order,
 )
 from market_data_tick_handler.core.digests import digests
-from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapEnding, GapKind, Heartbeat, Rows
+from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbeat, Rows
 from market_data_tick_handler.core.features.contract import MINUTE_US, RunShape, as_bytes
 from market_data_tick_handler.core.features.groups import select
 from market_data_tick_handler.core.features.registry import FEATURE_VERSION, columns
@@ -170,9 +170,10 @@ class Pipeline:
             self._add_gap(self._outages.paused(self.clock_us, now_us))
             self.advance(now_us)
 
-    def know(self, gaps: Sequence[Gap]) -> None:
-        """Replace the gaps known by a ledger that knows better, before rows are fed again (repair is replay)."""
-        self._outages.gaps, self._outages.open_us = list(gaps), NEVER_US
+    def know(self, gaps: Sequence[Gap], open_us: int = NEVER_US) -> None:
+        """Replace the gaps known by a ledger that knows better, before rows are fed again (repair is replay).
+        open_us: since when the feed is not provably alive."""
+        self._outages.gaps, self._outages.open_us = list(gaps), open_us
 
     def succeed(self, live: Pipeline, settled: Sequence[Gap]) -> None:
         """Take the place of `live`, of which this pipeline has replayed all rows: know its gaps, some of which have
@@ -515,7 +516,7 @@ class Pipeline:
         self._earliest_us, self._dirty_us, self._outages.open_us = tree["times"]
         if self.day is None:
             # A day of history has its own ledger and its own accounting.
-            self._outages.gaps = [_gap_of(gap) for gap in tree["gaps"]]
+            self._outages.gaps = [Gap.of_tree(gap) for gap in tree["gaps"]]
             self.counters = {DataType(name): StreamCounters(**value) for name, value in tree["counters"].items()}
             pending = {Timeframe(name): list(rows) for name, rows in tree["pending"].items()}
             self._pending = {timeframe: rows for timeframe, rows in pending.items() if timeframe in self._series}
@@ -556,12 +557,3 @@ def _shape(instrument: InstrumentDefinition, options: PipelineOptions, day: Day 
         parameters=options.parameters,
         expiry_us=instrument.expiry_us,
     )
-
-
-def _gap_of(tree: dict[str, Any]) -> Gap:
-    kinds = {
-        "data_type": DataType(tree["data_type"]),
-        "kind": GapKind(tree["kind"]),
-        "ending": GapEnding(tree["ending"]),
-    }
-    return Gap(**{**tree, **kinds})

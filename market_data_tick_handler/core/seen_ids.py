@@ -5,18 +5,23 @@ Every other id is a 64-bit hash in an open-addressing table, one table per UTC d
 that come in no order at all would make the interval set quadratic: past `MAX_SCATTERED` insertions away from its end it
 is frozen, and further integers go to the hash tables.
 
+Every hash is also written to a log, one per day, so that a checkpoint stores a mark (the intervals and how long the log
+is) and what the log has gained since the last one, however many ids the day has.
+
 The counters of the content (`ID_STATE`) live in the state record of the stream, where the kernel that judges rows
 updates them; the arrays grow between batches, never inside one.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from market_data_tick_handler.core.ticks import ID_HASH, Array
+from market_data_tick_handler.errors import CorruptObject
 
 NEVER_US: Final = np.iinfo(np.int64).max
 MAX_SCATTERED: Final = 1 << 16
@@ -124,10 +129,22 @@ def seen_integer(st: Any, lows: Array, highs: Array, table: Array, previous: Arr
     return False
 
 
-class SeenIds:
-    """The ids of the current and the previous UTC day of arrival: 16 bytes per run of integers, 40 per other id."""
+class LoggedIds(NamedTuple):
+    """Keys (uint64) of ids in the order in which they were first seen on a UTC day of arrival (days since 1970), from
+    number `start` of that day on. Never written to again."""
 
-    __slots__ = ("day", "highs", "log", "lows", "previous", "table")
+    day: int
+    start: int
+    keys: Array
+
+
+class SeenIds:
+    """The ids of the current and the previous UTC day of arrival: 16 bytes per run of integers, 40 per other id.
+
+    previous_log: the first `previous_count` of it are the keys of the day before, in their order.
+    """
+
+    __slots__ = ("day", "highs", "log", "lows", "previous", "previous_count", "previous_log", "table")
 
     def __init__(self) -> None:
         self.day = -1
@@ -136,6 +153,8 @@ class SeenIds:
         self.table = np.zeros(64, np.uint64)
         self.previous = np.zeros(64, np.uint64)
         self.log = np.zeros(64, np.uint64)
+        self.previous_log = np.zeros(0, np.uint64)
+        self.previous_count = 0
 
     def reserve(self, state: Array, kinds: Array) -> None:
         """Make room for a batch, so that the kernel never has to grow anything."""
@@ -162,7 +181,12 @@ class SeenIds:
 
     def rotate(self, state: Array, day: int) -> None:
         """Enter UTC day `day` of arrival: forget what is older than the day before it."""
-        self.previous = self.table if day - self.day == 1 else np.zeros(64, np.uint64)
+        if day - self.day == 1:
+            self.previous, self.previous_log, self.previous_count = self.table, self.log, int(state["log"][0])
+        else:
+            self.previous, self.previous_log, self.previous_count = np.zeros(64, np.uint64), np.zeros(0, np.uint64), 0
+        # A new array: whoever holds a part of the old log may go on reading it.
+        self.log = np.zeros(len(self.log), np.uint64)
         self.table = np.zeros(len(self.table), np.uint64)
         count = int(state["intervals"][0])
         keep = int(np.searchsorted(self.highs[:count], state["day_min_id"][0], "left"))
@@ -175,30 +199,69 @@ class SeenIds:
         state["day_min_id"] = NEVER_US
         self.day = day
 
-    def export(self, state: Array) -> dict[str, Any]:
-        """Content as arrays, for a checkpoint next to (never inside) the pipeline snapshot."""
-        count, logged = int(state["intervals"][0]), int(state["log"][0])
+    def mark(self, state: Array) -> dict[str, Any]:
+        """What a checkpoint stores of the ids next to their logs: small unless integers came in no order."""
+        count = int(state["intervals"][0])
         return {
             "day": self.day,
             "lows": self.lows[:count].copy(),
             "highs": self.highs[:count].copy(),
-            "log": self.log[:logged].copy(),
-            "previous": self.previous[self.previous != 0],
+            "previous_count": self.previous_count,
             "counts": state[list(ID_STATE)].copy(),
         }
 
-    def load(self, state: Array, content: dict[str, Any]) -> None:
-        """Put back what `export` gave."""
-        self.day = int(content["day"])
-        self.lows, self.highs = (
-            _grown(content["lows"], len(content["lows"]) + 64),
-            _grown(content["highs"], len(content["highs"]) + 64),
-        )
-        self.log = _grown(content["log"], len(content["log"]) + 64)
-        self.table = _table_of(content["log"])
-        self.previous = _table_of(content["previous"])
+    def log_since(self, state: Array, day: int, count: int) -> list[LoggedIds]:
+        """What the logs gained after the first `count` keys of `day`, oldest first; everything held if that is unknown
+        here. Views: they stay as they are while more ids come."""
+        logged = int(state["log"][0])
+        if day == self.day and count <= logged:
+            return [LoggedIds(day, count, self.log[count:logged])]
+        start = count if day == self.day - 1 and count <= self.previous_count else 0
+        today = LoggedIds(self.day, 0, self.log[:logged])
+        if not self.previous_count:
+            return [today]
+        return [LoggedIds(self.day - 1, start, self.previous_log[start : self.previous_count]), today]
+
+    def restore(self, state: Array, mark: Mapping[str, Any], keys: Array, previous: Array) -> None:
+        """Put back the state of `mark`. keys, previous: the logs of its day and of the day before, of which only what
+        was there when the mark was made is taken.
+
+        Raises:
+            CorruptObject: a log is shorter than the mark says.
+        """
+        logged = int(mark["counts"]["log"][0])
+        before = int(mark.get("previous_count", len(previous)))
+        if len(keys) < logged or len(previous) < before:
+            raise CorruptObject(
+                f"ids: expected logs of {logged} keys and {before} of the day before, got {len(keys)} and "
+                f"{len(previous)}; start from an older state"
+            )
+        self.day = int(mark["day"])
+        self.lows = _grown(mark["lows"], len(mark["lows"]) + 64)
+        self.highs = _grown(mark["highs"], len(mark["highs"]) + 64)
+        self.log = _grown(keys[:logged], logged + 64)
+        self.table = _table_of(keys[:logged])
+        self.previous_log, self.previous_count = previous[:before].copy(), before
+        self.previous = _table_of(previous[:before])
         for name in ID_STATE:
-            state[name] = content["counts"][name]
+            state[name] = mark["counts"][name]
+
+    def export(self, state: Array) -> dict[str, Any]:
+        """Content as arrays, for a checkpoint next to (never inside) the pipeline snapshot."""
+        logs = {
+            "log": self.log[: int(state["log"][0])].copy(),
+            "previous": self.previous_log[: self.previous_count].copy(),
+        }
+        return {**self.mark(state), **logs}
+
+    def load(self, state: Array, content: Mapping[str, Any]) -> None:
+        """Put back what `export` gave."""
+        self.restore(state, content, content["log"], content["previous"])
+
+
+def log_end(mark: Mapping[str, Any]) -> tuple[int, int]:
+    """(day, number of keys) at which `log_since` goes on from a mark."""
+    return int(mark["day"]), int(mark["counts"]["log"][0])
 
 
 def _grown(array: Array, size: int) -> Array:

@@ -1,9 +1,9 @@
-"""The HTTP face of monitoring: /live /ready /health /metrics."""
+"""The HTTP face of the service: /live /ready /health /metrics, and what else is mounted on its port."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -28,9 +28,11 @@ class MonitoringServer:
         blind: Callable[[], list[str]],
         health: Callable[[], dict[str, Any]],
         metrics: Callable[[], bytes],
+        routes: Sequence[web.AbstractRouteDef] = (),
     ) -> None:
         self._host, self._wanted_port = host, port
         self._blind, self._health, self._metrics = blind, health, metrics
+        self._routes = routes
         self._runner: web.AppRunner | None = None
         self.port = port
 
@@ -51,6 +53,7 @@ class MonitoringServer:
         app.router.add_get("/ready", self._get_ready)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/metrics", self._get_metrics)
+        app.add_routes(self._routes)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, self._host, self._wanted_port)

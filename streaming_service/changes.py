@@ -1,0 +1,120 @@
+"""What changes while the service runs: instruments, timeframes, the level of the log; no tick is lost over it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.pipeline import Pipeline
+from market_data_tick_handler.core.timeframes import Timeframe
+from market_data_tick_handler.errors import ConfigError, MarketDataError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is wanted; None leaves it as it is.
+
+    instruments: all that the service shall run, not only new ones. level: of the log, as `logging` names it.
+    """
+
+    instruments: tuple[InstrumentDefinition, ...] | None = None
+    timeframes: tuple[Timeframe, ...] | None = None
+    level: str | None = None
+
+
+@dataclass(slots=True)
+class Changed:
+    """What came of a change."""
+
+    added: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    timeframes: list[str] = field(default_factory=list)
+    level: str = ""
+
+
+class Adjustable(Protocol):
+    """The service, as far as it can be changed."""
+
+    pipelines: dict[str, Pipeline]
+    timeframes: tuple[Timeframe, ...]
+
+    def between_turns(self, change: Callable[[], None]) -> None: ...
+
+    async def subscribe(self, instruments: Sequence[InstrumentDefinition]) -> None:
+        """Make the sources carry exactly these instruments."""
+        ...
+
+    def admit_instrument(self, instrument: InstrumentDefinition) -> None:
+        """Give it a pipeline, with what its journal knows, and a place in health. Between turns."""
+        ...
+
+    def dismiss_instrument(self, key: str) -> None:
+        """Checkpoint its pipeline and let it go. Between turns."""
+        ...
+
+    def change_timeframes(self, timeframes: tuple[Timeframe, ...]) -> None:
+        """Go on with pipelines of these timeframes. Between turns."""
+        ...
+
+
+class HotChanges:
+    """Carries out one change after the other."""
+
+    def __init__(self, service: Adjustable) -> None:
+        self._service = service
+        self._one_at_a_time = asyncio.Lock()
+
+    async def apply(self, change: Change) -> Changed:
+        """Carry out `change` and return once it is in force.
+
+        A new instrument has its pipeline before its first row comes; one that goes is unsubscribed first, so that its
+        last rows still find the pipeline.
+        """
+        done = Changed()
+        async with self._one_at_a_time:
+            if change.level is not None:
+                logging.getLogger().setLevel(change.level.upper())
+                done.level = change.level
+            if change.timeframes is not None and change.timeframes != self._service.timeframes:
+                await self._between_turns(partial(self._service.change_timeframes, change.timeframes))
+                done.timeframes = [str(timeframe) for timeframe in change.timeframes]
+            if change.instruments is not None:
+                await self._change_instruments(change.instruments, done)
+        log.info("settings changed", extra={"added": done.added, "removed": done.removed, "level": done.level})
+        return done
+
+    async def _change_instruments(self, wanted: Sequence[InstrumentDefinition], done: Changed) -> None:
+        if not wanted:
+            raise ConfigError("a service needs an instrument", key="instruments", hint="stop the service instead")
+        keys = {instrument.key for instrument in wanted}
+        new = [instrument for instrument in wanted if instrument.key not in self._service.pipelines]
+        gone = [key for key in self._service.pipelines if key not in keys]
+        for instrument in new:
+            await self._between_turns(partial(self._service.admit_instrument, instrument))
+        if new or gone:
+            await self._service.subscribe(wanted)
+        for key in gone:
+            await self._between_turns(partial(self._service.dismiss_instrument, key))
+        done.added, done.removed = [instrument.key for instrument in new], gone
+
+    async def _between_turns(self, step: Callable[[], None]) -> None:
+        """Run `step` when no turn is under way; its error is raised here."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def carry_out() -> None:
+            try:
+                step()
+            except (MarketDataError, OSError, ValueError) as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._service.between_turns(carry_out)
+        await done
