@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -29,10 +29,21 @@ class CandleBatch:
     of the batch and not stored per row: `row()` and the Arrow schema add them. `absent` names the columns that are null
     in every row because the instrument has no such feed (never 0, which would mean that nothing happened).
     `digests`: per row 16 bytes over everything but the publication columns, uint64, shape (n, 2), where the pipeline
-    was asked for them (core/digests.py): two rows with one digest have one content.
+    was asked for them (core/digests.py): two rows with one digest have one content. `sequences`: per row its number on
+    its channel (instrument and timeframe), int64, shape (n,), where an output journal gave it one: no number twice, none
+    left out, over restarts.
     """
 
-    __slots__ = ("absent", "columns", "config_hash", "digests", "feature_version", "instrument", "timeframe")
+    __slots__ = (
+        "absent",
+        "columns",
+        "config_hash",
+        "digests",
+        "feature_version",
+        "instrument",
+        "sequences",
+        "timeframe",
+    )
 
     def __init__(
         self,
@@ -43,6 +54,7 @@ class CandleBatch:
         absent: tuple[str, ...] = (),
         config_hash: str = "",
         digests: Array | None = None,
+        sequences: Array | None = None,
     ) -> None:
         self.instrument = instrument
         self.timeframe = timeframe
@@ -51,6 +63,7 @@ class CandleBatch:
         self.absent = absent
         self.config_hash = config_hash
         self.digests = digests
+        self.sequences = sequences
 
     def __len__(self) -> int:
         return len(self.columns["timestamp"])
@@ -87,20 +100,33 @@ class CandleBatch:
     def slice(self, start: int, stop: int) -> CandleBatch:
         """Rows [start, stop) as views."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
-        return self._with(columns, None if self.digests is None else self.digests[start:stop])
+        digests = None if self.digests is None else self.digests[start:stop]
+        return self._with(columns, digests, None if self.sequences is None else self.sequences[start:stop])
 
     def take(self, rows: Array) -> CandleBatch:
         """The rows at indices, or under a boolean mask."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return self._with(columns, None if self.digests is None else self.digests[rows])
+        digests = None if self.digests is None else self.digests[rows]
+        return self._with(columns, digests, None if self.sequences is None else self.sequences[rows])
 
     def replace(self, **columns: Array) -> CandleBatch:
         """The same candles with some columns replaced."""
-        return self._with({**self.columns, **columns}, self.digests)
+        return self._with({**self.columns, **columns}, self.digests, self.sequences)
 
-    def _with(self, columns: Mapping[str, Array], digests: Array | None) -> CandleBatch:
+    def numbered(self, sequences: Array) -> CandleBatch:
+        """The same candles with their numbers on their channel."""
+        return self._with(self.columns, self.digests, sequences)
+
+    def _with(self, columns: Mapping[str, Array], digests: Array | None, sequences: Array | None) -> CandleBatch:
         return CandleBatch(
-            self.instrument, self.timeframe, columns, self.feature_version, self.absent, self.config_hash, digests
+            self.instrument,
+            self.timeframe,
+            columns,
+            self.feature_version,
+            self.absent,
+            self.config_hash,
+            digests,
+            sequences,
         )
 
 
@@ -108,11 +134,22 @@ def concat_candles(batches: list[CandleBatch]) -> CandleBatch:
     """Batches of one instrument and timeframe, end to end."""
     first = batches[0]
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in first.columns}
-    digests = [batch.digests for batch in batches if batch.digests is not None]
-    whole = np.concatenate(digests) if len(digests) == len(batches) else None
     return CandleBatch(
-        first.instrument, first.timeframe, columns, first.feature_version, first.absent, first.config_hash, whole
+        first.instrument,
+        first.timeframe,
+        columns,
+        first.feature_version,
+        first.absent,
+        first.config_hash,
+        _joined([batch.digests for batch in batches]),
+        _joined([batch.sequences for batch in batches]),
     )
+
+
+def _joined(parts: Sequence[Array | None]) -> Array | None:
+    """Parts end to end; None where one is missing."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def newest_rows(batch: CandleBatch) -> CandleBatch:
