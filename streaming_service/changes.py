@@ -12,7 +12,7 @@ from typing import Protocol
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.timeframes import Timeframe
-from market_data_tick_handler.errors import ConfigError, MarketDataError
+from market_data_tick_handler.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Adjustable(Protocol):
     pipelines: dict[str, Pipeline]
     timeframes: tuple[Timeframe, ...]
 
-    def between_turns(self, change: Callable[[], None]) -> None: ...
+    async def between_turns(self, change: Callable[[], None]) -> None: ...
 
     async def subscribe(self, instruments: Sequence[InstrumentDefinition]) -> None:
         """Make the sources carry exactly these instruments."""
@@ -83,7 +83,7 @@ class HotChanges:
                 logging.getLogger().setLevel(change.level.upper())
                 done.level = change.level
             if change.timeframes is not None and change.timeframes != self._service.timeframes:
-                await self._between_turns(partial(self._service.change_timeframes, change.timeframes))
+                await self._service.between_turns(partial(self._service.change_timeframes, change.timeframes))
                 done.timeframes = [str(timeframe) for timeframe in change.timeframes]
             if change.instruments is not None:
                 await self._change_instruments(change.instruments, done)
@@ -97,24 +97,9 @@ class HotChanges:
         new = [instrument for instrument in wanted if instrument.key not in self._service.pipelines]
         gone = [key for key in self._service.pipelines if key not in keys]
         for instrument in new:
-            await self._between_turns(partial(self._service.admit_instrument, instrument))
+            await self._service.between_turns(partial(self._service.admit_instrument, instrument))
         if new or gone:
             await self._service.subscribe(wanted)
         for key in gone:
-            await self._between_turns(partial(self._service.dismiss_instrument, key))
+            await self._service.between_turns(partial(self._service.dismiss_instrument, key))
         done.added, done.removed = [instrument.key for instrument in new], gone
-
-    async def _between_turns(self, step: Callable[[], None]) -> None:
-        """Run `step` when no turn is under way; its error is raised here."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def carry_out() -> None:
-            try:
-                step()
-            except (MarketDataError, OSError, ValueError) as error:
-                done.set_exception(error)
-            else:
-                done.set_result(None)
-
-        self._service.between_turns(carry_out)
-        await done

@@ -7,17 +7,22 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbeat, Rows
 from market_data_tick_handler.core.ticks import DataType, TickBatch
 from market_data_tick_handler.core.timeframes import Timeframe, floor_us
+from market_data_tick_handler.errors import MarketDataError
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.sink import Outlet
 from streaming_service.source import BufferedSource, PacedSource, Source
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Rows that may wait for a turn before the sources are held back: bounds memory and the length of a turn.
 MAX_PENDING_ROWS: Final = 65_536
@@ -45,8 +50,9 @@ class CandlePipeline(Protocol):
 class TurnKeeper(Protocol):
     """Whoever makes turns durable. Nothing leaves the service before both were called."""
 
-    def keep(self, instrument: str, pipeline: CandlePipeline) -> None:
-        """The pipeline has taken the turn's rows, which are in `stored`, and knows the turn's gaps."""
+    def keep(self, instrument: str, pipeline: CandlePipeline) -> Sequence[CandleBatch]:
+        """The pipeline has taken the turn's rows, which are in `stored`, and knows the turn's gaps. Returns what is
+        left from before the turn to be published first."""
         ...
 
     def admit(self, batch: CandleBatch) -> CandleBatch | None:
@@ -201,10 +207,26 @@ class Ingest:
         self._closing = True
         self._wake.set()
 
-    def between_turns(self, change: Callable[[], None]) -> None:
-        """Call `change` before the next turn, which comes at once: pipelines and feeds change hands there only."""
-        self._between.append(change)
+    async def between_turns(self, change: Callable[[], T]) -> T:
+        """Call `change` before the next turn, which comes at once, and return what it returned. Pipelines and feeds
+        change hands there only, because every turn before is whole: fed, kept and published.
+
+        Raises:
+            MarketDataError, OSError, ValueError: what `change` raised.
+        """
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def carry_out() -> None:
+            try:
+                result = change()
+            except (MarketDataError, OSError, ValueError) as error:
+                done.set_exception(error)
+            else:
+                done.set_result(result)
+
+        self._between.append(carry_out)
         self._wake.set()
+        return await done
 
     async def turn(self) -> None:
         """Drain, feed, advance, publish."""
@@ -281,14 +303,17 @@ class Ingest:
             key = (event.instrument, event.data_type)
             self.homeless_rows[key] = self.homeless_rows.get(key, 0) + len(event.batch)
 
+    def _closed(self, instrument: str, pipeline: CandlePipeline, published_us: int) -> list[CandleBatch]:
+        """What is to be published, kept durable where somebody keeps it."""
+        if self._keeper is None:
+            return pipeline.outputs(published_us=published_us)
+        left = [_stamped(batch, published_us) for batch in self._keeper.keep(instrument, pipeline)]
+        admitted = map(self._keeper.admit, [*left, *pipeline.outputs(published_us=published_us)])
+        return [batch for batch in admitted if batch is not None]
+
     async def _publish(self, instrument: str, pipeline: CandlePipeline) -> None:
         published_us = self._clock.now_us()
-        if self._keeper is not None:
-            self._keeper.keep(instrument, pipeline)
-        for closed in pipeline.outputs(published_us=published_us):
-            batch = closed if self._keeper is None else self._keeper.admit(closed)
-            if batch is None:
-                continue
+        for batch in self._closed(instrument, pipeline, published_us):
             for observer in self._observers:
                 observer.published(batch, published_us)
             for outlet in self._candle_outlets:
@@ -298,6 +323,10 @@ class Ingest:
             for ticks in stored:
                 for outlet in self._tick_outlets:
                     await outlet.put(Rows(instrument, ticks))
+
+
+def _stamped(batch: CandleBatch, published_us: int) -> CandleBatch:
+    return batch.replace(timestamp_out=np.full(len(batch), published_us, np.int64))
 
 
 def arrival_us(event: Event) -> int:

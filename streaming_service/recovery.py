@@ -1,4 +1,4 @@
-"""Durable state of the pipelines: what was fed and published is journaled at each turn, checkpoints let a restart go on.
+"""Durable state of the pipelines: each turn is journaled before anything of it leaves, checkpoints let a restart go on.
 
 Theory of operation. After the turn of a pipeline its rows as stored, and what changed in its gaps, go to the tick
 journal; then what it publishes passes the output journal, which knows every content ever published and numbers
@@ -12,54 +12,73 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final
-
-import numpy as np
+from typing import Final, Protocol, TypeVar
 
 from market_data_tick_handler.core.candle_batch import CandleBatch, concat_candles, newest_rows
 from market_data_tick_handler.core.events import Gap, Rows
 from market_data_tick_handler.core.pipeline import Pipeline
-from market_data_tick_handler.core.ticks import Array, DataType, TickBatch, concat
-from market_data_tick_handler.core.timeframes import Timeframe
+from market_data_tick_handler.core.seen_ids import NEVER_US, LoggedIds
+from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
+from market_data_tick_handler.core.timeframes import DAY_US, Timeframe, floor_us
 from market_data_tick_handler.storage.recovery.output_journal import OutputJournal
+from market_data_tick_handler.storage.recovery.segments import Position
 from market_data_tick_handler.storage.recovery.state_store import State, StateStore
-from market_data_tick_handler.storage.recovery.tick_journal import JournalTurn, TickJournal
+from market_data_tick_handler.storage.recovery.tick_journal import TickJournal
+from market_data_tick_handler.storage.recovery.tick_records import Note, OutageOpened, Remark
 from streaming_service.clock import SECOND_US, Clock
+from streaming_service.missing_rows import missing_rows
 
 log = logging.getLogger(__name__)
 
-# Rows fed at once when a journal is replayed: one turn of a busy second.
+# Rows fed at once when a journal is replayed.
 _REPLAYED_ROWS: Final = 65_536
 _SYNC_S: Final = 1.0
-# A quiet feed says at least this often that it is alive, so that a restart does not take its silence for a stop.
-_CLOCK_NOTE_US: Final = SECOND_US
+# A quiet feed leaves word at least this often that it is alive, so that a restart does not take its silence for a stop.
+_ALIVE_US: Final = SECOND_US
 
 PipelineMaker = Callable[[], Pipeline]
+T = TypeVar("T")
+
+
+class BetweenTurns(Protocol):
+    """`Ingest.between_turns`."""
+
+    def __call__(self, change: Callable[[], T]) -> Awaitable[T]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryOptions:
-    """checkpoint_s: time between two checkpoints of a pipeline. window_us: how far back a repair may reach."""
+    """checkpoint_us: time between two checkpoints of a pipeline. window_us: how far back a repair may reach."""
 
-    checkpoint_s: float = 5.0
-    window_us: int = 86_400 * SECOND_US
+    checkpoint_us: int = 5 * SECOND_US
+    window_us: int = DAY_US
 
 
 @dataclass(slots=True)
 class Rebuilt:
-    """A pipeline that replayed the journal up to `position`, and what it published on the way, per timeframe."""
+    """A pipeline that began at `origin` and replayed the journal up to `position`, and what it published on the way."""
 
     pipeline: Pipeline
+    origin: State
     position: Position
-    published: dict[Timeframe, list[CandleBatch]]
+    published: list[CandleBatch]
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A state to be saved, and the ids seen since the one before it."""
+
+    state: State
+    ids: Mapping[DataType, Sequence[LoggedIds]]
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What one instrument leaves on disk, and what of it is up to date."""
+    """What one instrument leaves on disk, and how far it is up to date."""
 
     make: PipelineMaker
     journal: TickJournal
@@ -69,39 +88,257 @@ class _Kept:
     open_us: int = NEVER_US
     noted_us: int = 0
     saved_us: int = 0
+    saved_at: Position | None = None
+    logged: Mapping[DataType, tuple[int, int]] = field(default_factory=dict)
     pending: list[CandleBatch] = field(default_factory=list)
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Recovery:
-    """Journals and checkpoints under `root`, one directory per instrument.
+    """Journals and checkpoints under `root`, one directory per instrument: the `TurnKeeper` of ingest.
 
-    A `TurnKeeper` of ingest. All methods but `add_missing`, `rebuild`, `sync` and `save` belong to the event loop.
+    Methods belong to the event loop, between turns; `add_missing`, `rebuild`, `sync` and `save` are for threads.
     """
 
     def __init__(self, root: Path, *, clock: Clock, options: RecoveryOptions) -> None:
         self.options = options
-        self._root = root
+        self.root = root
+        self.restored: dict[str, float] = {}
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
 
-    def open(self, key: str, make: PipelineMaker, *, cold: Callable[[Pipeline], None]) -> Pipeline:
-        """The pipeline of an instrument as it was at the end of its journal, gone on to now, or a new one, which
-        `cold` may warm. What a restart has to publish is published with the first turn."""
-        folder = self._root / key.replace(":", "_")
-        kept = _Kept(make, TickJournal(folder, key), OutputJournal(folder, key), StateStore(folder, key))
+    # Starting and stopping
+
+    def open(self, key: str, make: PipelineMaker, *, warm: Callable[[Pipeline], None]) -> Pipeline:
+        """The pipeline of an instrument as it was at the end of its journal and gone on to now; else a new one, which
+        `warm` may feed stored candles. What a restart has to publish comes with the first turn.
+
+        make: an empty pipeline of the instrument with `keep_rows` and `identify`.
+        """
+        states = StateStore(self.root / key, key, window_us=self.options.window_us)
+        kept = _Kept(make, TickJournal(self.root, key), OutputJournal(self.root, key), states)
         self._kept[key] = kept
         now_us = self._clock.now_us()
-        rebuilt = self._replay(kept, None, None) if kept.journal.last_us > now_us - self.options.window_us else None
+        last_us = kept.journal.last_us
+        recent = last_us is not None and last_us > now_us - self.options.window_us
+        rebuilt = self._restart(kept) if recent else None
         if rebuilt is None:
             pipeline = make()
-            cold(pipeline)
+            warm(pipeline)
             pipeline.start(now_us)
-            kept.gaps = list(pipeline.gaps)
-            self._checkpoint(kept, pipeline)
-            return pipeline
-        pipeline = rebuilt.pipeline
-        stopped_us = pipeline.clock_us
-        pipeline.resume(now_us)
-        self._take_published(kept, rebuilt)
-        log.info("restored", extra={"instrument": key, "away_s": round((now_us - stopped_us) / SECOND_US, 3)})
+        else:
+            pipeline, kept.logged = rebuilt.pipeline, rebuilt.origin.logged
+            away_s = (now_us - pipeline.clock_us) / SECOND_US
+            self.restored[key] = away_s
+            pipeline.resume(now_us)
+            kept.pending = _final([*rebuilt.published, *pipeline.outputs()])
+            log.info("restored", extra={"instrument": key, "away_s": round(away_s, 3)})
+        pipeline.keep_rows = True
+        self.keep(key, pipeline)
+        self.save(key, self.capture(key, pipeline))
         return pipeline
+
+    def close(self, key: str, pipeline: Pipeline) -> None:
+        """A last checkpoint; then the files of the instrument are released."""
+        self.save(key, self.capture(key, pipeline))
+        kept = self._kept.pop(key)
+        kept.journal.close()
+        kept.outputs.close()
+
+    # A turn
+
+    def keep(self, key: str, pipeline: Pipeline) -> list[CandleBatch]:
+        """Journal what the turn fed; what a restart or a repair has left to publish before the turn's own candles."""
+        kept = self._kept[key]
+        rows, pipeline.stored = pipeline.stored, []
+        notes = self._news(kept, pipeline, quiet=not rows)
+        if rows or notes:
+            kept.journal.append(rows, notes, pipeline.clock_us)
+            kept.noted_us = pipeline.clock_us
+        pending, kept.pending = kept.pending, []
+        return pending
+
+    def admit(self, batch: CandleBatch) -> CandleBatch | None:
+        """What of `batch` was not published before, numbered for good and journaled."""
+        admitted = self._kept[batch.instrument.key].outputs.admit(batch)
+        return admitted if admitted is not None and len(admitted) else None
+
+    def _news(self, kept: _Kept, pipeline: Pipeline, *, quiet: bool) -> list[Note]:
+        notes: list[Note] = []
+        gaps = pipeline.gaps
+        if gaps != kept.gaps:
+            known = set(kept.gaps)
+            notes += [gap for gap in gaps if gap not in known]
+            kept.gaps = list(gaps)
+        if pipeline.open_outage_us != kept.open_us:
+            kept.open_us = pipeline.open_outage_us
+            notes.append(OutageOpened(kept.open_us))
+        if not notes and quiet and pipeline.clock_us - kept.noted_us >= _ALIVE_US:
+            notes.append(Remark("alive", None))
+        return notes
+
+    # Checkpoints
+
+    def alone(self, key: str) -> asyncio.Lock:
+        """Held while a checkpoint of the instrument is taken, and while it is repaired: a state without the repaired
+        rows must not appear behind them."""
+        return self._kept[key].alone
+
+    def due(self) -> list[str]:
+        """Instruments whose checkpoint is older than the interval and whose journal has grown since."""
+        now_us = self._clock.now_us()
+        return [
+            key
+            for key, kept in self._kept.items()
+            if now_us - kept.saved_us >= self.options.checkpoint_us and kept.journal.position != kept.saved_at
+        ]
+
+    def capture(self, key: str, pipeline: Pipeline) -> Captured:
+        """The state of a pipeline whose turns are all journaled, for `save`."""
+        kept = self._kept[key]
+        ids = pipeline.ids_log(kept.logged)
+        state = State(
+            clock_us=pipeline.clock_us,
+            snapshot=pipeline.snapshot(),
+            ids=pipeline.ids_mark(),
+            position=kept.journal.position,
+        )
+        kept.saved_us, kept.saved_at, kept.logged = self._clock.now_us(), state.position, state.logged
+        return Captured(state, ids)
+
+    def save(self, key: str, captured: Captured) -> None:
+        """Write a checkpoint, and let go of what is older than a repair may reach."""
+        kept = self._kept[key]
+        kept.journal.sync()
+        kept.states.save(captured.state, captured.ids)
+        now_us = captured.state.clock_us
+        kept.states.thin(now_us)
+        # Whole days, so that a day file can still be written from its first row on.
+        oldest_us = floor_us(now_us - self.options.window_us, DAY_US)
+        kept.journal.forget(oldest_us)
+        kept.outputs.forget(oldest_us)
+
+    def sync(self) -> None:
+        """Make the journals outlive the machine, not only this process."""
+        for kept in list(self._kept.values()):
+            kept.journal.sync()
+            kept.outputs.sync()
+
+    async def run(self, pipelines: Mapping[str, Pipeline], between_turns: BetweenTurns) -> None:
+        """Sync once a second, and take checkpoints as they come due, until cancelled."""
+        while True:
+            await self._clock.sleep(_SYNC_S)
+            await asyncio.to_thread(self.sync)
+            for key in self.due():
+                async with self.alone(key):
+                    captured = await between_turns(partial(self._capture_if_there, key, pipelines))
+                    if captured is not None:
+                        await asyncio.to_thread(self.save, key, captured)
+
+    def _capture_if_there(self, key: str, pipelines: Mapping[str, Pipeline]) -> Captured | None:
+        return self.capture(key, pipelines[key]) if key in pipelines else None
+
+    # Replay
+
+    def _restart(self, kept: _Kept) -> Rebuilt | None:
+        state = self._newest(kept, None)
+        if state is None:
+            return None
+        pipeline = self._restored(kept, state)
+        gaps, open_us = {(gap.from_us, gap.kind): gap for gap in pipeline.gaps}, pipeline.open_outage_us
+        for turn in kept.journal.read(state.position):
+            for note in turn.notes:
+                if isinstance(note, Gap):
+                    gaps[note.from_us, note.kind] = note
+                elif isinstance(note, OutageOpened):
+                    open_us = note.open_us
+        pipeline.know(list(gaps.values()))
+        rebuilt = self._replay(kept, pipeline, state)
+        pipeline.know(list(gaps.values()), open_us)
+        pipeline.advance(kept.journal.last_us or 0)
+        return rebuilt
+
+    def rebuild(self, key: str, ledger: Sequence[Gap], from_us: int) -> Rebuilt | None:
+        """The pipeline as it would be had the repaired rows come in their time: from the newest checkpoint before
+        `from_us`. None where none is left.
+
+        ledger: the gaps as they stand after the repair.
+        """
+        kept = self._kept[key]
+        state = self._newest(kept, from_us)
+        if state is None:
+            return None
+        pipeline = self._restored(kept, state)
+        pipeline.know(ledger)
+        return self._replay(kept, pipeline, state)
+
+    def take_place(self, key: str, rebuilt: Rebuilt, live: Pipeline, settled: Sequence[Gap]) -> Pipeline:
+        """Bring the rebuilt pipeline up to `live`, whose turns are all journaled, and return it as the live one."""
+        kept, pipeline = self._kept[key], rebuilt.pipeline
+        for batches in _in_pieces(turn.batches for turn in kept.journal.read(rebuilt.position)):
+            pipeline.feed([Rows(key, batch) for batch in batches])
+        pipeline.succeed(live, settled)
+        kept.pending = _final([*kept.pending, *rebuilt.published, *pipeline.outputs()])
+        kept.saved_us, kept.logged = 0, rebuilt.origin.logged
+        return pipeline
+
+    def _newest(self, kept: _Kept, before_us: int | None) -> State | None:
+        state = kept.states.newest(before_us)
+        return state if state is not None and kept.journal.covers(state.position) else None
+
+    def _restored(self, kept: _Kept, state: State) -> Pipeline:
+        pipeline = kept.make()
+        pipeline.keep_rows = False
+        pipeline.restore(state.snapshot)
+        pipeline.restore_ids(state.ids, state.id_keys)
+        return pipeline
+
+    def _replay(self, kept: _Kept, pipeline: Pipeline, state: State) -> Rebuilt:
+        """Feed everything behind `state`. Only the last content of each candle counts."""
+        key = kept.journal.instrument_key
+        until = kept.journal.position
+        published: list[CandleBatch] = []
+        turns = kept.journal.read_merged(state.position, from_us=state.clock_us, until=until)
+        for batches in _in_pieces(turn.batches for turn in turns):
+            pipeline.feed([Rows(key, batch) for batch in batches])
+            published = _final([*published, *pipeline.outputs()])
+        return Rebuilt(pipeline, state, until, published)
+
+    # Repair
+
+    def add_missing(self, key: str, gap: Gap, fetched: TickBatch, margin_us: int) -> int:
+        """Put those of the fetched trades that the journal lacks into it, received within the gap, and return how
+        many. Checkpoints from within or after the gap go: they lack them."""
+        kept = self._kept[key]
+        state = self._newest(kept, gap.from_us - margin_us)
+        start = None if state is None else state.position
+        known = (batch for turn in kept.journal.read_merged(start) for batch in turn.batches)
+        rows = missing_rows(fetched, (batch for batch in known if batch.data_type is DataType.TRADES), gap)
+        if len(rows):
+            kept.journal.add_repair(rows)
+        kept.states.discard_after(gap.from_us)
+        return len(rows)
+
+
+def _in_pieces(turns: Iterable[Sequence[TickBatch]]) -> Iterator[list[TickBatch]]:
+    """Batches of many turns, joined by data type into turns that are worth feeding."""
+    gathered: dict[DataType, list[TickBatch]] = {}
+    rows = 0
+    for batches in turns:
+        for batch in batches:
+            gathered.setdefault(batch.data_type, []).append(batch)
+            rows += len(batch)
+        if rows >= _REPLAYED_ROWS:
+            yield [concat(group) for group in gathered.values()]
+            gathered, rows = {}, 0
+    if gathered:
+        yield [concat(group) for group in gathered.values()]
+
+
+def _final(batches: Iterable[CandleBatch]) -> list[CandleBatch]:
+    """Per timeframe the last row of each candle, shortest timeframe first."""
+    groups: dict[Timeframe, list[CandleBatch]] = {}
+    for batch in batches:
+        groups.setdefault(batch.timeframe, []).append(batch)
+    ordered = sorted(groups.items(), key=lambda item: item[0].us)
+    return [newest_rows(concat_candles(group)) for _, group in ordered]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -113,7 +113,7 @@ class Repairer:
         *,
         clock: Clock,
         fetchers: Mapping[str, Sequence[TradeFetcher]],
-        between_turns: Callable[[Callable[[], None]], None],
+        between_turns: Callable[[Callable[[], None]], Awaitable[None]],
         options: RepairOptions,
         on_settled: Callable[[Gap], None] = lambda gap: None,
     ) -> None:
@@ -163,7 +163,8 @@ class Repairer:
             if rows is not None:
                 found.append(rows)
         if found:
-            await self._put_back(key, found)
+            async with self._recovery.alone(key):
+                await self._put_back(key, found)
 
     async def _fetch(self, instrument: InstrumentDefinition, work: _Work) -> _Found | None:
         gap, margin_us = work.gap, self._options.margin_us
@@ -209,28 +210,21 @@ class Repairer:
             self._end(key, gap, f"{rows} trades from {one.fetcher}")
 
     async def _exchange(self, key: str, rebuilt: Rebuilt, settled: Sequence[Gap]) -> None:
-        done = asyncio.Event()
-
         def take_place() -> None:
             live = self._pipelines.get(key)
             if live is not None:
                 self._pipelines[key] = self._recovery.take_place(key, rebuilt, live, settled)
-            done.set()
 
-        self._between_turns(take_place)
-        await done.wait()
+        await self._between_turns(take_place)
 
     async def _lose(self, key: str, work: _Work, why: str) -> None:
         lost = replace(work.gap, ending=GapEnding.LOST)
-        done = asyncio.Event()
 
         def tell() -> None:
             if key in self._pipelines:
                 self._pipelines[key].settle(lost)
-            done.set()
 
-        self._between_turns(tell)
-        await done.wait()
+        await self._between_turns(tell)
         self._end(key, lost, why)
 
     def _end(self, key: str, gap: Gap, how: str) -> None:

@@ -29,8 +29,8 @@ class CandleBatch:
     of the batch and not stored per row: `row()` and the Arrow schema add them. `absent` names the columns that are null
     in every row because the instrument has no such feed (never 0, which would mean that nothing happened).
     `digests`: per row 16 bytes over everything but the publication columns, uint64, shape (n, 2), where the pipeline
-    was asked for them (core/digests.py): two rows with one digest have one content. `sequences`: per row its number on
-    its channel (instrument and timeframe), int64, shape (n,), where an output journal gave it one: no number twice, none
+    was asked for them (core/digests.py): two rows with one digest have one content. `sequences`: per row its number
+    on its channel (instrument and timeframe), int64, shape (n,), where an output journal gave it one: none twice, none
     left out, over restarts.
     """
 

@@ -47,7 +47,7 @@ from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.options import PipelineOptions
 from market_data_tick_handler.core.outages import Outages
 from market_data_tick_handler.core.quality import Span
-from market_data_tick_handler.core.seen_ids import NEVER_US
+from market_data_tick_handler.core.seen_ids import NEVER_US, LoggedIds
 from market_data_tick_handler.core.ticks import RANK, Array, DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import BORDER_US, DAY_US, Timeframe, ceil_us, floor_us
 from market_data_tick_handler.core.watermark import Watermark
@@ -525,11 +525,25 @@ class Pipeline:
         """The ids seen on the current and the previous day, which a restart needs next to `snapshot`."""
         return snapshot.pack({str(key): stream.ids.export(stream.state) for key, stream in self._continuity.items()})
 
-    def restore_ids(self, data: bytes) -> None:
-        """Put back what `ids_snapshot` gave; after `restore`."""
+    def ids_mark(self) -> bytes:
+        """How far the ids seen have got: with the logs of `ids_log` up to here, what `ids_snapshot` holds."""
+        return snapshot.pack({str(key): stream.ids.mark(stream.state) for key, stream in self._continuity.items()})
+
+    def ids_log(self, since: Mapping[DataType, tuple[int, int]]) -> dict[DataType, list[LoggedIds]]:
+        """Keys of ids logged after the first n of a day, as (day, n) per data type; all that is held where none is
+        named. The arrays stay as they are while the pipeline goes on."""
+        return {
+            key: stream.ids.log_since(stream.state, *since.get(key, (-1, 0)))
+            for key, stream in self._continuity.items()
+        }
+
+    def restore_ids(self, data: bytes, logs: Mapping[DataType, tuple[Array, Array]] | None = None) -> None:
+        """Put back what `ids_snapshot` gave, or with `logs`, the keys of the mark's day and of the day before, what
+        `ids_mark` gave; after `restore`. Logs that go on behind the mark are taken as far as it says."""
         for name, content in snapshot.unpack(data).items():
             stream = self._continuity[DataType(name)]
-            stream.ids.load(stream.state, content)
+            keys, previous = (content["log"], content["previous"]) if logs is None else logs[DataType(name)]
+            stream.ids.restore(stream.state, content, keys, previous)
 
 
 def _joined(rows: list[Array]) -> Array:

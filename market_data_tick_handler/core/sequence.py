@@ -61,6 +61,11 @@ class SequenceWatch:
         self.missing = 0
         self.restarts = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether a missing number may still come."""
+        return bool(self._open)
+
     def interrupted(self) -> None:
         """The stream is known to have been cut: the next hole is `across_outage`."""
         self._interrupted = self.high is not None
