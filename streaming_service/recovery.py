@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
+
+import numpy as np
 
 from market_data_tick_handler.core.candle_batch import CandleBatch, concat_candles, newest_rows
 from market_data_tick_handler.core.events import Gap, Rows
@@ -24,13 +27,14 @@ from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.seen_ids import NEVER_US, LoggedIds
 from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe, floor_us
-from market_data_tick_handler.storage.recovery.output_journal import OutputJournal
+from market_data_tick_handler.storage.recovery.output_journal import Journaled, OutputJournal
 from market_data_tick_handler.storage.recovery.segments import Position
 from market_data_tick_handler.storage.recovery.state_store import State, StateStore
 from market_data_tick_handler.storage.recovery.tick_journal import TickJournal
 from market_data_tick_handler.storage.recovery.tick_records import Note, OutageOpened, Remark
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.missing_rows import missing_rows
+from streaming_service.sink import Outlet
 
 log = logging.getLogger(__name__)
 
@@ -94,18 +98,32 @@ class _Kept:
     alone: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+@dataclass(frozen=True, slots=True)
+class _Delivered:
+    """A sink has been given `put` rows in all when the output journals had got to `positions`."""
+
+    sink: str
+    put: int
+    positions: Mapping[str, Position]
+
+
 class Recovery:
     """Journals and checkpoints under `root`, one directory per instrument: the `TurnKeeper` of ingest.
 
-    Methods belong to the event loop, between turns; `add_missing`, `rebuild`, `sync` and `save` are for threads.
+    outlets: of the sinks that must end with every candle, by name. Methods belong to the event loop, between turns;
+    `add_missing`, `rebuild`, `sync` and `save` are for threads.
     """
 
-    def __init__(self, root: Path, *, clock: Clock, options: RecoveryOptions) -> None:
+    def __init__(
+        self, root: Path, *, clock: Clock, options: RecoveryOptions, outlets: Mapping[str, Outlet] | None = None
+    ) -> None:
         self.options = options
         self.root = root
         self.restored: dict[str, float] = {}
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
+        self._outlets = dict(outlets or {})
+        self._delivered: deque[_Delivered] = deque()
 
     # Starting and stopping
 
@@ -116,11 +134,11 @@ class Recovery:
         make: an empty pipeline of the instrument with `keep_rows` and `identify`.
         """
         states = StateStore(self.root / key, key, window_us=self.options.window_us)
-        kept = _Kept(make, TickJournal(self.root, key), OutputJournal(self.root, key), states)
+        outputs = OutputJournal(self.root / key, key, sinks=tuple(self._outlets), window_us=self.options.window_us)
+        kept = _Kept(make, TickJournal(self.root, key), outputs, states)
         self._kept[key] = kept
         now_us = self._clock.now_us()
-        last_us = kept.journal.last_us
-        recent = last_us is not None and last_us > now_us - self.options.window_us
+        recent = kept.journal.last_us > now_us - self.options.window_us
         rebuilt = self._restart(kept) if recent else None
         if rebuilt is None:
             pipeline = make()
@@ -141,9 +159,21 @@ class Recovery:
     def close(self, key: str, pipeline: Pipeline) -> None:
         """A last checkpoint; then the files of the instrument are released."""
         self.save(key, self.capture(key, pipeline))
+        self.note_deliveries()
         kept = self._kept.pop(key)
         kept.journal.close()
         kept.outputs.close()
+
+    def release(self) -> None:
+        """Let go of all files without a last checkpoint, as after a failure."""
+        for kept in self._kept.values():
+            kept.journal.close()
+            kept.outputs.close()
+        self._kept.clear()
+
+    def journal(self, key: str) -> TickJournal:
+        """The tick journal of an instrument."""
+        return self._kept[key].journal
 
     # A turn
 
@@ -161,7 +191,30 @@ class Recovery:
     def admit(self, batch: CandleBatch) -> CandleBatch | None:
         """What of `batch` was not published before, numbered for good and journaled."""
         admitted = self._kept[batch.instrument.key].outputs.admit(batch)
-        return admitted if admitted is not None and len(admitted) else None
+        return None if admitted is None else _numbered(admitted)
+
+    # Delivery
+
+    def undelivered(self, sink: str) -> Iterator[CandleBatch]:
+        """What was published before this start and not written by a sink, in order, instrument by instrument."""
+        for kept in self._kept.values():
+            for journaled in kept.outputs.unacknowledged(sink):
+                yield _numbered(journaled)
+
+    def note_deliveries(self) -> None:
+        """Remember how far each sink has been given what was published, and acknowledge what it has settled since."""
+        for name, outlet in self._outlets.items():
+            positions = {key: kept.outputs.position for key, kept in self._kept.items()}
+            self._delivered.append(_Delivered(name, outlet.counters.put, positions))
+        waiting: deque[_Delivered] = deque()
+        for delivered in self._delivered:
+            if self._outlets[delivered.sink].settled < delivered.put:
+                waiting.append(delivered)
+                continue
+            for key, position in delivered.positions.items():
+                if key in self._kept:
+                    self._kept[key].outputs.acknowledge(delivered.sink, position)
+        self._delivered = waiting
 
     def _news(self, kept: _Kept, pipeline: Pipeline, *, quiet: bool) -> list[Note]:
         notes: list[Note] = []
@@ -229,6 +282,7 @@ class Recovery:
         while True:
             await self._clock.sleep(_SYNC_S)
             await asyncio.to_thread(self.sync)
+            await between_turns(self.note_deliveries)
             for key in self.due():
                 async with self.alone(key):
                     captured = await between_turns(partial(self._capture_if_there, key, pipelines))
@@ -255,7 +309,7 @@ class Recovery:
         pipeline.know(list(gaps.values()))
         rebuilt = self._replay(kept, pipeline, state)
         pipeline.know(list(gaps.values()), open_us)
-        pipeline.advance(kept.journal.last_us or 0)
+        pipeline.advance(kept.journal.last_us)
         return rebuilt
 
     def rebuild(self, key: str, ledger: Sequence[Gap], from_us: int) -> Rebuilt | None:
@@ -318,6 +372,11 @@ class Recovery:
             kept.journal.add_repair(rows)
         kept.states.discard_after(gap.from_us)
         return len(rows)
+
+
+def _numbered(journaled: Journaled) -> CandleBatch:
+    first = journaled.first_sequence
+    return journaled.batch.numbered(np.arange(first, first + len(journaled.batch), dtype=np.int64))
 
 
 def _in_pieces(turns: Iterable[Sequence[TickBatch]]) -> Iterator[list[TickBatch]]:

@@ -53,7 +53,8 @@ class TradeFetcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
-    """settle_us: age of a gap before its trades are asked for. window_us: older gaps are lost. attempts: per gap."""
+    """margin_us: how far around a gap trades are asked for. settle_us: wait behind that before they are. window_us: older
+    gaps are lost. attempts: per gap."""
 
     settle_us: int = SECOND_US
     window_us: int = 86_400 * SECOND_US
@@ -146,7 +147,9 @@ class Repairer:
         known = self._work.setdefault(key, {})
         for gap in self._pipelines[key].gaps:
             if is_work(gap) and (gap.from_us, gap.kind) not in known:
-                known[gap.from_us, gap.kind] = _Work(gap, gap.to_us + self._options.settle_us)
+                # Trades up to the margin behind the gap are asked for: those that come by themselves must be here.
+                due_us = gap.to_us + self._options.margin_us + self._options.settle_us
+                known[gap.from_us, gap.kind] = _Work(gap, due_us)
 
     def _due(self, key: str) -> list[_Work]:
         now_us = self._clock.now_us()

@@ -59,6 +59,8 @@ class OutletCounters:
 class Outlet:
     """One sink behind its queue of at most `capacity` batches.
 
+    settled: rows put, in order, that need not be delivered again: written and flushed, or counted as lost.
+
     With `block` a full queue makes ingest wait, and so the sources; with `drop_oldest` the oldest batch goes and is
     counted. One producer, one consumer.
     """
@@ -79,6 +81,7 @@ class Outlet:
         self.policy = policy
         self.flush_interval_s = flush_interval_s
         self.counters = OutletCounters()
+        self.settled = 0
         self._clock = clock
         self._queue: deque[SinkItem] = deque()
         self._filled = asyncio.Event()
@@ -199,7 +202,9 @@ class Outlet:
     async def _settle(self, action: str, step: Callable[[], Awaitable[None]]) -> None:
         try:
             async with self._using_sink:
+                ended = self.counters.put - self.unwritten_rows
                 await step()
+                self.settled = ended
         except SinkError as error:
             if isinstance(error, SinkRejected):
                 self._take_back(len(error.rows))
