@@ -5,28 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from typing import Any, Final, TextIO
 
-from market_data_tick_handler.config import check_installed, configured_instruments, pipeline_options
-from market_data_tick_handler.config.settings import Mode, Settings
+from market_data_tick_handler.config import (
+    check_installed,
+    configured_instruments,
+    define_instruments,
+    pipeline_options,
+)
+from market_data_tick_handler.config.settings import Mode, Settings, SourceName
 from market_data_tick_handler.core.events import Gap, GapKind
-from market_data_tick_handler.core.instruments import data_types_for
+from market_data_tick_handler.core.instruments import InstrumentDefinition, data_types_for
 from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.ticks import DataType
-from market_data_tick_handler.core.timeframes import DAY_US, ceil_us
-from market_data_tick_handler.errors import MarketDataError
+from market_data_tick_handler.core.timeframes import DAY_US, Timeframe, ceil_us
+from market_data_tick_handler.errors import ConfigError, MarketDataError
 from market_data_tick_handler.storage.gap_ledger import write_gaps
 from streaming_service.accounting import StreamAccount, stream_accounts
+from streaming_service.changes import HotChanges
 from streaming_service.clock import Clock, SystemClock
+from streaming_service.durability import Durability
 from streaming_service.feeds import Inputs, make_inputs
 from streaming_service.ingest import TIMER_S, Cadence, Ingest
-from streaming_service.lifecycle import Lifecycle
+from streaming_service.lifecycle import Job, Lifecycle
 from streaming_service.monitoring import samples
+from streaming_service.monitoring.admin import Admin
 from streaming_service.monitoring.health import HealthMonitor, StreamTrouble
 from streaming_service.monitoring.http import MonitoringServer
 from streaming_service.monitoring.kernels import KernelCompilations
@@ -74,12 +82,12 @@ class Service:
         self._wall = SystemClock() if wall is None else wall
         self._started_s = self._wall.monotonic_s()
         self._inputs = make_inputs(settings, self.instruments, wall=self._wall) if inputs is None else inputs
-        self.pipelines = {
-            instrument.key: Pipeline(
-                instrument, pipeline_options(settings, instrument), keep_rows=settings.persist.store_ticks
-            )
-            for instrument in self.instruments
-        }
+        self.timeframes = settings.candles.timeframes
+        # Journals are opened by `run`; without them the pipelines are there at once.
+        self._durable = self._inputs.live is not None and settings.recovery.enabled
+        self.pipelines: dict[str, Pipeline] = (
+            {} if self._durable else {each.key: self._make_pipeline(each) for each in self.instruments}
+        )
         self.bus = InProcessBus()
         self.started = asyncio.Event()
         self.supervisor = Supervisor(self._wall)
@@ -89,7 +97,9 @@ class Service:
         self._kernels = KernelCompilations()
         self._candle_outlets = [self._outlet(name, sink) for name, sink in self._candle_sinks(terminal, sinks or {})]
         self._tick_outlets = [self._outlet(name, sink) for name, sink in self._tick_sinks()]
+        self.durability = self._make_durability() if self._durable else None
         self._ingest = self._make_ingest()
+        self.changes = HotChanges(self)
         self._lifecycle = Lifecycle(
             self._ingest,
             [*self._candle_outlets, *self._tick_outlets],
@@ -97,7 +107,7 @@ class Service:
             wall=self._wall,
             deadline_s=settings.shutdown.deadline_s,
             restart=RestartPolicy() if restart is None else restart,
-            background={"loop-lag": self._loop_lag.run},
+            background=self._background(),
             publish_open_candles=publish_open_candles,
         )
         self.server = MonitoringServer(
@@ -106,6 +116,12 @@ class Service:
             blind=self._not_ready,
             health=self.health_report,
             metrics=self.metrics.render,
+            routes=Admin(
+                self.changes,
+                token=settings.monitoring.auth_token.get_secret_value(),
+                current=lambda: (self.instruments, self.timeframes),
+                define=lambda names: define_instruments(settings, names),
+            ).routes(),
         )
 
     async def run(self, stop: asyncio.Event | None = None, duration_s: float | None = None) -> None:
@@ -119,12 +135,18 @@ class Service:
         self._kernels.start()
         try:
             await self.server.start()
+            if self.durability is not None:
+                await asyncio.to_thread(self.durability.restore, self.instruments)
             self.started.set()
             log.info("service started", extra={"monitoring": self.server.url, "instruments": " ".join(self.pipelines)})
             await self._lifecycle.run(asyncio.Event() if stop is None else stop, duration_s)
         finally:
-            if self.settings.persist.store_ticks:
+            if self.durability is not None:
+                await self.durability.aclose()
+            elif self.settings.persist.store_ticks:
                 await asyncio.to_thread(write_gaps, self.settings.persist.path, self._gaps())
+            if self._inputs.live is not None:
+                self._inputs.live.close()
             await self.server.aclose()
             self._kernels.stop()
             log.info("service stopped", extra={"candles": self.metrics.candles, "revisions": self.metrics.revisions})
@@ -155,23 +177,109 @@ class Service:
             "sinks": {outlet.name: {"queue_depth": outlet.depth, **asdict(outlet.counters)} for outlet in outlets},
             "task_failures": dict(self.supervisor.last_error),
             "kernels": {"compiling": self._kernels.compiling, "compiled": self._kernels.compilations},
+            **({} if self._inputs.live is None else {"sources": self._inputs.live.report(now_us)}),
+            **({} if self.durability is None else {"recovery": self.durability.report()}),
         }
+
+    # What hot changes need (changes.Adjustable)
+
+    async def between_turns(self, change: Callable[[], None]) -> None:
+        """Call `change` when no turn is under way."""
+        await self._ingest.between_turns(change)
+
+    async def subscribe(self, instruments: Sequence[InstrumentDefinition]) -> None:
+        """Make the sources carry exactly these instruments.
+
+        Raises:
+            ConfigError: the sources cannot change, or have no connection to an exchange.
+        """
+        if self._inputs.live is None:
+            raise ConfigError(
+                "simulated and recorded sources have the instruments they began with",
+                key="instruments",
+                hint="restart with others",
+            )
+        self._inputs.live.set_instruments(instruments)
+        self.instruments = tuple(instruments)
+
+    def admit_instrument(self, instrument: InstrumentDefinition) -> None:
+        """Give an instrument its pipeline and its place in health."""
+        if self.durability is None:
+            self.pipelines[instrument.key] = self._make_pipeline(instrument)
+        else:
+            self.durability.admit(instrument)
+        self.health.expect(self._streams([instrument]))
+
+    def dismiss_instrument(self, key: str) -> None:
+        """Let an instrument go."""
+        if self.durability is None:
+            del self.pipelines[key]
+        else:
+            self.durability.dismiss(key)
+        self.health.dismiss(key)
+
+    def change_timeframes(self, timeframes: tuple[Timeframe, ...]) -> None:
+        """Go on with pipelines of these timeframes."""
+        self.timeframes = timeframes
+        for instrument in self.instruments:
+            before = self.pipelines[instrument.key]
+            after = self._make_pipeline(instrument)
+            after.restore(before.snapshot())
+            after.restore_ids(before.ids_snapshot())
+            after.stored = before.stored
+            self.pipelines[instrument.key] = after
+        self._ingest.cadence = self._cadence()
 
     def _not_ready(self) -> list[str]:
         return ["draining"] if self._lifecycle.draining else self.health.blind(self._inputs.clock.now_us())
 
+    def _make_pipeline(self, instrument: InstrumentDefinition) -> Pipeline:
+        options = replace(pipeline_options(self.settings, instrument), timeframes=self.timeframes)
+        keep_rows = self._durable or self.settings.persist.store_ticks
+        return Pipeline(instrument, options, keep_rows=keep_rows, identify=self._durable)
+
+    def _make_durability(self) -> Durability:
+        live = self._inputs.live
+        return Durability(
+            self.settings,
+            clock=self._inputs.clock,
+            pipelines=self.pipelines,
+            make=self._make_pipeline,
+            fetchers={} if live is None else live.fetchers,
+            outlets={outlet.name: outlet for outlet in self._candle_outlets if outlet.policy is FullPolicy.BLOCK},
+        )
+
+    def _background(self) -> dict[str, Job]:
+        jobs: dict[str, Job] = {"loop-lag": self._loop_lag.run}
+        if self.durability is not None:
+            self.durability.begin(self._ingest)
+            jobs["checkpoints"] = partial(self.durability.run_checkpoints, self._ingest)
+            jobs["repairs"] = self.durability.run_repairs
+            jobs["archive"] = self.durability.run_archive
+        return jobs
+
     def _make_health(self) -> HealthMonitor:
         enabled = {DataType(name): section for name, section in self.settings.data_types.enabled().items()}
         return HealthMonitor(
-            streams={
-                (instrument.key, data_type): enabled[data_type].required
-                for instrument in self.instruments
-                for data_type in data_types_for(instrument.instrument_type)
-                if data_type in enabled
-            },
+            streams=self._streams(self.instruments),
             stale_after_s={data_type: section.stale_after_us / 1e6 for data_type, section in enabled.items()},
             trouble=self._trouble,
         )
+
+    def _streams(self, instruments: Iterable[InstrumentDefinition]) -> dict[tuple[str, DataType], bool]:
+        """The streams that are expected, and whether the service is not ready without them."""
+        sections = {DataType(name): section for name, section in self.settings.data_types.enabled().items()}
+        return {
+            (instrument.key, data_type): sections[data_type].required
+            for instrument in instruments
+            for data_type in data_types_for(instrument.instrument_type)
+            if data_type in sections and sections[data_type].source is not SourceName.TRADE_TRANSFORMATION
+        }
+
+    def _cadence(self) -> Cadence:
+        enabled = self.settings.data_types.enabled().values()
+        timer_s = min(TIMER_S, *(section.batch_timeout_s for section in enabled)) * self._inputs.speed
+        return Cadence.of(self.timeframes, self.settings.candles.grace_us, timer_s=timer_s)
 
     def _trouble(self, instrument: str, data_type: DataType) -> StreamTrouble:
         counters = self.pipelines[instrument].counters.get(data_type) if instrument in self.pipelines else None
@@ -190,18 +298,18 @@ class Service:
         ]
 
     def _make_ingest(self) -> Ingest:
-        candles, enabled = self.settings.candles, self.settings.data_types.enabled()
-        speed = self._inputs.speed
-        timer_s = min(TIMER_S, *(section.batch_timeout_s for section in enabled.values())) * speed
+        grace_us, speed = self.settings.candles.grace_us, self._inputs.speed
         return Ingest(
             self.pipelines,
             self._inputs.feeds,
             clock=self._inputs.clock,
-            cadence=Cadence.of(candles.timeframes, candles.grace_us, timer_s=timer_s),
+            cadence=self._cadence(),
             candle_outlets=self._candle_outlets,
             tick_outlets=self._tick_outlets,
-            observers=[TurnMonitor(self.health, self.metrics, grace_us=candles.grace_us, speed=speed)],
-            data_types=[DataType(name) for name in enabled],
+            observers=[TurnMonitor(self.health, self.metrics, grace_us=grace_us, speed=speed)],
+            keeper=None if self.durability is None else self.durability.recovery,
+            undelivered=None if self.durability is None else self.durability.recovery.undelivered,
+            data_types=[DataType(name) for name in self.settings.data_types.enabled()],
         )
 
     def _candle_sinks(self, terminal: TextIO | None, more: Mapping[str, Sink]) -> Iterator[tuple[str, Sink]]:
@@ -217,7 +325,8 @@ class Service:
         yield from more.items()
 
     def _tick_sinks(self) -> Iterator[tuple[str, Sink]]:
-        if self.settings.persist.store_ticks:
+        # With journals the day files are written from them.
+        if self.settings.persist.store_ticks and not self._durable:
             from streaming_service.sinks.ticks import RawTickSink
 
             yield "ticks", RawTickSink(partial(_tick_writer, self.settings.persist.path))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from market_data_tick_handler.config.settings import Settings, SourceName
 from market_data_tick_handler.core.instruments import InstrumentDefinition
-from market_data_tick_handler.errors import ConfigError, NotInstalled
+from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.errors import ConfigError
 from streaming_service.clock import SECOND_US, Clock, DataClock, ScaledClock, SystemClock
 from streaming_service.ingest import Feed
+
+if TYPE_CHECKING:
+    from streaming_service.live_sources import LiveSources
 
 # How often a simulation looks at the clock, in wall time: what a candle may be late by.
 _POLL_S: Final = 0.005
@@ -21,11 +25,13 @@ _TICK_FILES: Final = (".csv", ".csv.gz", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The feeds of a service and its clock, which runs `speed` times as fast as the wall clock."""
+    """The feeds of a service and its clock, which runs `speed` times as fast as the wall clock. live: what is behind
+    feeds that come over the network."""
 
     feeds: tuple[Feed, ...]
     clock: Clock
     speed: float = 1.0
+    live: LiveSources | None = None
 
 
 def make_inputs(
@@ -34,26 +40,28 @@ def make_inputs(
     """Feeds and clock for `settings`.
 
     Raises:
-        NotInstalled: this version lacks a source that is asked for.
-        ConfigError: sources are combined whose clocks differ.
+        ConfigError: sources are combined whose clocks differ, or an exchange has no adapter.
     """
-    chosen = {section.source for section in settings.data_types.enabled().values()}
+    sections = settings.data_types.enabled().values()
+    # Derived liquidations come from the trades.
+    chosen = {section.source for section in sections} - {SourceName.TRADE_TRANSFORMATION}
     if not chosen:
         raise ConfigError("no data type is enabled", key="data_types", hint="enable at least trades")
+    base = SystemClock() if wall is None else wall
+    if chosen <= _OF_THE_WALL_CLOCK:
+        from streaming_service.live_sources import live_sources
+
+        live = live_sources(settings, instruments, base)
+        return Inputs(tuple(live.feeds), base, live=live)
     if len(chosen) > 1:
         names = ", ".join(sorted(chosen))
         raise ConfigError(
             f"sources {names} cannot run together: each brings its own clock",
             key="data_types",
-            hint="give every enabled data type the same source",
+            hint="give every enabled data type the same source, or any of tardis_realtime and exchange",
         )
     (name,) = chosen
-    base = SystemClock() if wall is None else wall
-    if name is SourceName.SIMULATED:
-        return _simulated(settings, instruments, base)
-    if name is SourceName.FILES:
-        return _files(settings, base)
-    raise NotInstalled(f"source {name} is not in this version; use {SourceName.SIMULATED} or {SourceName.FILES}")
+    return _RECORDED[name](settings, instruments, base)
 
 
 def _simulated(settings: Settings, instruments: Sequence[InstrumentDefinition], wall: Clock) -> Inputs:
@@ -78,7 +86,7 @@ def _simulated(settings: Settings, instruments: Sequence[InstrumentDefinition], 
     return Inputs((feed,), DataClock(lambda: source.fed_until_us, base=wall))
 
 
-def _files(settings: Settings, wall: Clock) -> Inputs:
+def _files(settings: Settings, instruments: Sequence[InstrumentDefinition], wall: Clock) -> Inputs:
     from streaming_service.sources.files import FilesSource
 
     files = settings.files
@@ -90,6 +98,37 @@ def _files(settings: Settings, wall: Clock) -> Inputs:
     return Inputs(
         (Feed("files", source, recorded=True),), DataClock(lambda: source.fed_until_us, speed=speed, base=wall), speed
     )
+
+
+def _tardis_replay(settings: Settings, instruments: Sequence[InstrumentDefinition], wall: Clock) -> Inputs:
+    from streaming_service.live_sources import tardis_access
+    from streaming_service.sources.exchanges.venues import VENUES
+    from streaming_service.sources.recording import RecordedSource
+    from streaming_service.sources.tardis_replay.replay import TardisReplay
+
+    tardis = settings.tardis
+    if tardis.replay_from is None or tardis.replay_to is None:
+        raise ConfigError(
+            "source tardis_replay has no range",
+            key="tardis.replay_from",
+            hint="set tardis.replay_from and tardis.replay_to",
+        )
+    begin, end = (int(at.timestamp() * SECOND_US) for at in (tardis.replay_from, tardis.replay_to))
+    data_types = [DataType(name) for name in settings.data_types.enabled()]
+    recording = TardisReplay(VENUES, instruments, data_types, begin, end, access=tardis_access(settings))
+    paced = not math.isinf(tardis.replay_speed)
+    speed = tardis.replay_speed if paced else 1.0
+    source = RecordedSource(recording, speed=speed if paced else None, clock=wall)
+    clock = DataClock(lambda: source.fed_until_us, speed=speed, base=wall)
+    return Inputs((Feed("tardis_replay", source, recorded=True),), clock, speed)
+
+
+_OF_THE_WALL_CLOCK: Final = {SourceName.TARDIS_REALTIME, SourceName.EXCHANGE}
+_RECORDED: Final[Mapping[SourceName, Callable[[Settings, Sequence[InstrumentDefinition], Clock], Inputs]]] = {
+    SourceName.SIMULATED: _simulated,
+    SourceName.FILES: _files,
+    SourceName.TARDIS_REPLAY: _tardis_replay,
+}
 
 
 def tick_files_in(paths: Sequence[Path]) -> list[Path]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class CandlePipeline(Protocol):
 class TurnKeeper(Protocol):
     """Whoever makes turns durable. Nothing leaves the service before both were called."""
 
-    def keep(self, instrument: str, pipeline: CandlePipeline) -> Sequence[CandleBatch]:
+    def keep(self, instrument: str, pipeline: Any) -> Sequence[CandleBatch]:
         """The pipeline has taken the turn's rows, which are in `stored`, and knows the turn's gaps. Returns what is
         left from before the turn to be published first."""
         ...
@@ -129,7 +129,8 @@ class Ingest:
     A turn takes everything that was yielded, feeds each pipeline once, advances all of them to the time up to which
     every feed is known to be drained, and fans the outputs out. Between the drain and the promise there is no await,
     so no row can come in between. Rows of an instrument without a pipeline, or of a data type that is not among
-    `data_types`, are counted in `homeless_rows`.
+    `data_types`, are counted in `homeless_rows`. undelivered: by outlet, what it was given before this start and did
+    not write.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Ingest:
         tick_outlets: Sequence[Outlet] = (),
         observers: Sequence[TurnObserver] = (),
         keeper: TurnKeeper | None = None,
+        undelivered: Callable[[str], Iterator[CandleBatch]] | None = None,
         data_types: Collection[DataType] = tuple(DataType),
         max_pending_rows: int = MAX_PENDING_ROWS,
     ) -> None:
@@ -151,12 +153,13 @@ class Ingest:
         self.homeless_rows: dict[tuple[str, DataType], int] = {}
         self.turns = 0
         self.finished = False
+        self.cadence = cadence
         self._clock = clock
-        self._cadence = cadence
         self._candle_outlets = list(candle_outlets)
         self._tick_outlets = list(tick_outlets)
         self._observers = list(observers)
         self._keeper = keeper
+        self._undelivered = undelivered
         self._data_types = frozenset(data_types)
         self._max_pending_rows = max_pending_rows
         self._pending: list[Event] = []
@@ -188,6 +191,7 @@ class Ingest:
 
     async def run(self) -> None:
         """Turns until `close`. The last one takes what is still pending."""
+        await self._deliver_again()
         while not self._closing:
             await self._wake.wait()
             self._wake.clear()
@@ -196,10 +200,17 @@ class Ingest:
             await asyncio.sleep(0)
         await self.turn()
 
+    async def _deliver_again(self) -> None:
+        """What sinks had taken and not written when the service ended the last time."""
+        if self._undelivered is not None:
+            for outlet in self._candle_outlets:
+                for batch in self._undelivered(outlet.name):
+                    await outlet.put(batch)
+
     async def tick(self) -> None:
         """Wake `run` whenever a candle may be due, whether rows come or not."""
         while True:
-            await self._clock.sleep(self._cadence.wait_s(self._clock.now_us()))
+            await self._clock.sleep(self.cadence.wait_s(self._clock.now_us()))
             self._wake.set()
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from market_data_tick_handler.core.seen_ids import NEVER_US, LoggedIds
 from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe, floor_us
 from market_data_tick_handler.storage.recovery.output_journal import Journaled, OutputJournal
-from market_data_tick_handler.storage.recovery.segments import Position
+from market_data_tick_handler.storage.recovery.segment_files import Position
 from market_data_tick_handler.storage.recovery.state_store import State, StateStore
 from market_data_tick_handler.storage.recovery.tick_journal import TickJournal
 from market_data_tick_handler.storage.recovery.tick_records import Note, OutageOpened, Remark
@@ -164,6 +164,11 @@ class Recovery:
         kept.journal.close()
         kept.outputs.close()
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all journals."""
+        return sum(kept.journal.size_bytes + kept.outputs.size_bytes for kept in self._kept.values())
+
     def release(self) -> None:
         """Let go of all files without a last checkpoint, as after a failure."""
         for kept in self._kept.values():
@@ -196,7 +201,10 @@ class Recovery:
     # Delivery
 
     def undelivered(self, sink: str) -> Iterator[CandleBatch]:
-        """What was published before this start and not written by a sink, in order, instrument by instrument."""
+        """What was published before this start and not written by a sink, in order, instrument by instrument. Nothing
+        for a sink that need not end with every candle."""
+        if sink not in self._outlets:
+            return
         for kept in self._kept.values():
             for journaled in kept.outputs.unacknowledged(sink):
                 yield _numbered(journaled)

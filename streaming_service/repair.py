@@ -24,7 +24,6 @@ from market_data_tick_handler.core.ticks import DataType, TickBatch
 from market_data_tick_handler.errors import DataError, SourceError
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.recovery import Rebuilt, Recovery
-from streaming_service.sources.exchanges.protocol import TradeRange
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +41,9 @@ class TradeFetcher(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def fetch_trades(self, instrument: InstrumentDefinition, missing: TradeRange) -> tuple[TickBatch, bool]:
-        """Trades of the range (local_timestamp is theirs, not ours), and whether that is all of them.
+    async def fetch_trades(self, instrument: InstrumentDefinition, gap: Gap, margin_us: int) -> tuple[TickBatch, bool]:
+        """Trades stamped in the gap and the margin around it (their local_timestamp is not ours), and whether that is
+        all of them.
 
         Raises:
             SourceError: not now.
@@ -53,7 +53,7 @@ class TradeFetcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
-    """margin_us: how far around a gap trades are asked for. settle_us: wait behind that before they are. window_us: older
+    """margin_us: how far around a gap trades are asked for. settle_us: wait behind that. window_us: older
     gaps are lost. attempts: per gap."""
 
     settle_us: int = SECOND_US
@@ -170,12 +170,11 @@ class Repairer:
                 await self._put_back(key, found)
 
     async def _fetch(self, instrument: InstrumentDefinition, work: _Work) -> _Found | None:
-        gap, margin_us = work.gap, self._options.margin_us
-        missing = TradeRange(gap.from_us - margin_us, gap.to_us + margin_us)
+        gap = work.gap
         errors: list[str] = []
         for fetcher in self.fetchers.get(instrument.key, ()):
             try:
-                rows, complete = await fetcher.fetch_trades(instrument, missing)
+                rows, complete = await fetcher.fetch_trades(instrument, gap, self._options.margin_us)
             except (SourceError, DataError) as error:
                 errors.append(f"{fetcher.name}: {error}")
                 continue

@@ -9,6 +9,7 @@ from market_data_tick_handler.config.run_options import (
     config_hash,
     configured_instruments,
     contract_size,
+    define_instruments,
     pipeline_options,
 )
 from market_data_tick_handler.config.settings import Settings
@@ -31,6 +32,7 @@ __all__ = [
     "config_hash",
     "configured_instruments",
     "contract_size",
+    "define_instruments",
     "explain",
     "get_config",
     "is_installed",

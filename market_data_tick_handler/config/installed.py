@@ -11,7 +11,7 @@ from market_data_tick_handler.config.settings import Settings
 from market_data_tick_handler.core.options import DEFAULT_GROUPS
 from market_data_tick_handler.errors import NotInstalled
 
-_SOURCES: Final = (SourceName.SIMULATED, SourceName.FILES)
+_SOURCES: Final = tuple(SourceName)
 _TRANSPORTS: Final = (Transport.MEMORY,)
 _TARGETS: Final = (Target.PARQUET,)
 _GROUPS: Final = tuple(FeatureGroup(name) for name in DEFAULT_GROUPS)
@@ -28,8 +28,8 @@ def is_installed(choice: StrEnum) -> bool:
 def check_installed(settings: Settings) -> None:
     """Refuse settings that this version accepts and validates but cannot carry out.
 
-    Only what would be used counts: sources and fallbacks of enabled data types, the transport with mode serve, the
-    target with mode persist.
+    Only what would be used counts: sources of enabled data types, the transport with mode serve, the target with mode
+    persist.
 
     Raises:
         NotInstalled: names every such choice and what works instead.
@@ -46,8 +46,6 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str, str]]:
     for name, section in settings.data_types.enabled().items():
         if not is_installed(section.source):
             yield f"data_types.{name}.source", section.source, " or ".join(_SOURCES)
-        if section.fallback:
-            yield f"data_types.{name}.fallback", f"switching to {', '.join(section.fallback)}", "an empty list"
     if Mode.SERVE in settings.modes and not is_installed(settings.serve.transport):
         yield "serve.transport", settings.serve.transport, " or ".join(_TRANSPORTS)
     if Mode.PERSIST in settings.modes and not is_installed(settings.persist.target):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -80,9 +81,18 @@ def contract_size(settings: Settings, instrument: InstrumentDefinition) -> float
 
 def configured_instruments(settings: Settings) -> tuple[InstrumentDefinition, ...]:
     """The instruments of the settings, with the contract sizes of the settings."""
-    from market_data_tick_handler.core.instruments import parse_instrument_key  # costs start-up time only when used
+    return define_instruments(settings, settings.instruments)
 
-    parsed = map(parse_instrument_key, settings.instruments)
+
+def define_instruments(settings: Settings, names: Sequence[str]) -> tuple[InstrumentDefinition, ...]:
+    """Instruments by canonical key or symbol, with the contract sizes of the settings.
+
+    Raises:
+        InstrumentError: a name cannot be resolved.
+    """
+    from market_data_tick_handler.core.instruments import resolve_instrument  # costs start-up time only when used
+
+    parsed = [resolve_instrument(name, default_exchange=settings.default_exchange) for name in names]
     return tuple(replace(instrument, contract_size=contract_size(settings, instrument)) for instrument in parsed)
 
 

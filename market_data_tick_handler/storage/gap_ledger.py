@@ -40,6 +40,16 @@ def write_gaps(store_root: str | Path, gaps: Iterable[Gap]) -> list[Path]:
     return list(paths)
 
 
+def replace_gaps(store_root: str | Path, instrument_key: str, gaps: Iterable[Gap]) -> list[Path]:
+    """Write the whole ledger of one instrument for the days that its gaps touch: what is stored there of it and not
+    among `gaps` goes. For whoever knows everything that happened on those days."""
+    root, known = local_root(store_root), list(gaps)
+    for gap in known:
+        for day in days_between(day_of(gap.from_us), day_of(max(gap.from_us, gap.to_us - 1))):
+            (root / gap_ledger_path(day, instrument_key)).unlink(missing_ok=True)
+    return write_gaps(root, known)
+
+
 def read_gaps(store_root: str | Path, instrument_key: str, from_date: date, to_date: date) -> list[Gap]:
     """Gaps that touch the days from from_date to to_date, both included, each once, in order of their start.
 

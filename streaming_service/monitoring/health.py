@@ -108,6 +108,15 @@ class HealthMonitor:
         self._default_us = int(default_stale_after_s * 1e6)
         self._trouble = trouble
 
+    def expect(self, streams: Mapping[StreamKey, bool]) -> None:
+        """Further streams; True for those without whose ticks the service is not ready."""
+        self.streams.update({key: StreamFreshness(required=required) for key, required in streams.items()})
+
+    def dismiss(self, instrument: str) -> None:
+        """Forget the streams of an instrument."""
+        for key in [key for key in self.streams if key[0] == instrument]:
+            del self.streams[key]
+
     def observe(self, event: Event, now_us: int) -> None:
         """Note what `event`, drained at `now_us`, proves."""
         match event:

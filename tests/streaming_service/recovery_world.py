@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from market_data_tick_handler.core.candle_batch import CandleBatch, concat_candles, newest_rows
-from market_data_tick_handler.core.events import Disconnect, Event, Heartbeat, Rows
+from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbeat, Rows
 from market_data_tick_handler.core.features.registry import columns
 from market_data_tick_handler.core.instruments import InstrumentDefinition, parse_instrument_key
 from market_data_tick_handler.core.options import PipelineOptions
@@ -22,7 +22,6 @@ from market_data_tick_handler.testing import ManualClock, trades
 from streaming_service.ingest import Cadence, Feed, Ingest
 from streaming_service.recovery import Recovery, RecoveryOptions
 from streaming_service.repair import Repairer, RepairOptions
-from streaming_service.sources.exchanges.protocol import TradeRange
 from tests.parity.streams import batched
 
 S = 1_000_000
@@ -83,14 +82,15 @@ class Exchange:
     name: str = "exchange"
     fail: Exception | None = None
     complete: bool = True
-    asked: list[TradeRange] = field(default_factory=list)
+    asked: list[Gap] = field(default_factory=list)
 
-    async def fetch_trades(self, instrument: InstrumentDefinition, missing: TradeRange) -> tuple[TickBatch, bool]:
-        self.asked.append(missing)
+    async def fetch_trades(self, instrument: InstrumentDefinition, gap: Gap, margin_us: int) -> tuple[TickBatch, bool]:
+        self.asked.append(gap)
         if self.fail is not None:
             raise self.fail
         stamped = self.truth["timestamp"]
-        rows = self.truth.take((stamped >= missing.from_us) & (stamped < missing.to_us))
+        inside = (stamped >= gap.from_us - margin_us) & (stamped < gap.to_us + margin_us)
+        rows = self.truth.take(inside)
         return rows.with_column("local_timestamp", rows["timestamp"]), self.complete
 
 

@@ -238,14 +238,15 @@ class SegmentLog:
         for segment in segments:
             if segment.number > stop.segment:
                 return
-            if (segment.number != expected or not segment.header) and not salvage:
+            begin = max(segment.begin, start.offset) if start and start.segment == segment.number else segment.begin
+            end = min(stop.offset, segment.end) if stop.segment == segment.number else segment.end
+            readable = segment.number == expected and (segment.header or begin >= end)
+            if not readable and not salvage:
                 raise CorruptObject(
                     f"{self.directory}: expected {self.series} segment {expected}, which is gone or has no readable "
                     f"header; restore it, or go on from a state saved behind it"
                 )
             expected = segment.number + 1
-            begin = max(segment.begin, start.offset) if start and start.segment == segment.number else segment.begin
-            end = min(stop.offset, segment.end) if stop.segment == segment.number else segment.end
             if segment.header:
                 yield from self._read_segment(segment, begin, end, salvage)
 

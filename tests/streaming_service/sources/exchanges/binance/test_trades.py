@@ -126,6 +126,32 @@ def test_frames_that_are_no_trades_are_counted_as_filtered(kind: str) -> None:
     assert not decoded.violations
 
 
+@pytest.mark.parametrize("kind", ["MARKET", "INSURANCE_FUND", "ADL", "NA"])
+def test_numbers_count_what_is_no_trade_too(kind: str) -> None:
+    decoded = decode(wrapped(t=1), wrapped("ethusdt@trade", t=7, s="ETHUSDT"), wrapped(t=2, X=kind), wrapped(t=4))
+    numbers = {each.instrument: (each.numbers.tolist(), each.local_us.tolist()) for each in decoded.numbers}
+    start = 1_723_161_256_000_000
+    assert numbers == {SPOT.key: ([1, 2, 4], [start, start + 2, start + 3]), ETHER.key: ([7], [start + 1])}
+    assert {each.data_type for each in decoded.numbers} == {DataType.TRADES}
+
+
+def test_the_number_of_a_trade_that_cannot_be_used_stays_missing() -> None:
+    decoded = decode(wrapped(t=1), wrapped(t=2, p=None), wrapped(t=3))
+    assert [each.numbers.tolist() for each in decoded.numbers] == [[1, 3]]
+
+
+def test_numbers_of_a_recording_have_no_holes(samples_dir: Path) -> None:
+    recording = samples_dir / "binance-usdm-btcusdt-2023-04-04_05"
+    if not recording.is_dir():
+        pytest.skip(f"needs the recording {recording}")
+    frames, local_us = _recorded(sorted((recording / "raw").glob("btcusdt_*.dat.gz"))[:1])
+    futures = instrument_from_venue_symbol("binance-futures", "BTCUSDT")
+    decoded = decode_trades(frames, local_us, trade_routes([futures]))
+    (numbers,) = decoded.numbers
+    assert len(numbers.numbers) == len(decoded.rows[0].batch) + decoded.filtered.get(futures.key, 0)
+    assert (np.diff(numbers.numbers) == 1).all()
+
+
 def test_an_unknown_kind_of_trade_is_a_trade() -> None:
     assert ids(decode(wrapped(X="LIQUIDATION"), wrapped())) == {SPOT.key: [3735683259] * 2}
 
@@ -135,6 +161,7 @@ def test_an_unknown_kind_of_trade_is_a_trade() -> None:
     [
         b"",
         b"\xff\xfe",
+        b'{"stream":"\xff\xfe@trade"}',
         b"[1, 2]",
         wrapped()[:-10],
         wrapped(p="12,5"),
