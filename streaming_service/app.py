@@ -137,6 +137,9 @@ class Service:
             await self.server.start()
             if self.durability is not None:
                 await asyncio.to_thread(self.durability.restore, self.instruments)
+            elif self._inputs.live is not None:
+                for pipeline in self.pipelines.values():
+                    self._begin(pipeline)
             self.started.set()
             log.info("service started", extra={"monitoring": self.server.url, "instruments": " ".join(self.pipelines)})
             await self._lifecycle.run(asyncio.Event() if stop is None else stop, duration_s)
@@ -206,6 +209,7 @@ class Service:
         """Give an instrument its pipeline and its place in health."""
         if self.durability is None:
             self.pipelines[instrument.key] = self._make_pipeline(instrument)
+            self._begin(self.pipelines[instrument.key])
         else:
             self.durability.admit(instrument)
         self.health.expect(self._streams([instrument]))
@@ -237,6 +241,12 @@ class Service:
         options = replace(pipeline_options(self.settings, instrument), timeframes=self.timeframes)
         keep_rows = self._durable or self.settings.persist.store_ticks
         return Pipeline(instrument, options, keep_rows=keep_rows, identify=self._durable)
+
+    def _begin(self, pipeline: Pipeline) -> None:
+        """The service runs, and no connection has proved anything yet."""
+        now_us = self._inputs.clock.now_us()
+        pipeline.start(now_us)
+        pipeline.doubt(now_us)
 
     def _make_durability(self) -> Durability:
         live = self._inputs.live

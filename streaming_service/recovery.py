@@ -151,6 +151,7 @@ class Recovery:
             pipeline.resume(now_us)
             kept.pending = _final([*rebuilt.published, *pipeline.outputs()])
             log.info("restored", extra={"instrument": key, "away_s": round(away_s, 3)})
+        pipeline.doubt(now_us)
         pipeline.keep_rows = True
         self.keep(key, pipeline)
         self.save(key, self.capture(key, pipeline))

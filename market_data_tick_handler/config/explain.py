@@ -15,7 +15,7 @@ from pydantic import Secret, SecretStr
 from pydantic.json_schema import GenerateJsonSchema
 
 from market_data_tick_handler.config.installed import is_installed
-from market_data_tick_handler.config.keys import ANY_INSTRUMENT, Key, known_keys
+from market_data_tick_handler.config.keys import NAMED, Key, known_keys
 from market_data_tick_handler.config.layer import Origin, variable_name
 from market_data_tick_handler.config.load import LoadedSettings
 from market_data_tick_handler.config.places import NOT_SETTINGS
@@ -41,17 +41,18 @@ class Explained:
 
 
 def explain(loaded: LoadedSettings) -> list[Explained]:
-    """Every setting in documented order; per-instrument parameters only where given."""
+    """Every setting in documented order; those of one instrument or exchange only where given."""
     rows: list[Explained] = []
     for key in known_keys():
-        if ANY_INSTRUMENT not in key.parts:
+        placeholder = NAMED.get(key.parts[:2])
+        if placeholder is None:
             value = _at(loaded.settings, key.parts)
             rows.append(Explained(key.dotted, show(value, key), loaded.origin(key.dotted), key.field.description or ""))
             continue
-        for name, entry in loaded.settings.features.instruments.items():
+        for name, entry in _at(loaded.settings, key.parts[:2]).items():
             value = getattr(entry, key.parts[-1])
             if value is not None:
-                dotted = key.dotted.replace(ANY_INSTRUMENT, name)
+                dotted = key.dotted.replace(placeholder, name)
                 rows.append(Explained(dotted, show(value, key), loaded.origin(dotted), key.field.description or ""))
     return rows
 

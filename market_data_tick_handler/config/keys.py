@@ -14,12 +14,16 @@ from pydantic.fields import FieldInfo
 
 from market_data_tick_handler.config.settings import Settings
 
-ANY_INSTRUMENT: Final = "<instrument>"
+# Settings that map names to sections: what stands for any name in documents, and in `Key.parts`.
+NAMED: Final[Mapping[tuple[str, ...], str]] = {
+    ("features", "instruments"): "<instrument>",
+    ("exchange", "endpoints"): "<exchange>",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting. `parts` is its path; below `features.instruments` the second last part is ANY_INSTRUMENT."""
+    """One setting. `parts` is its path; below a setting of NAMED one part stands for any name."""
 
     parts: tuple[str, ...]
     field: FieldInfo
@@ -57,7 +61,7 @@ def _walk(model: type[BaseModel], above: tuple[str, ...]) -> Iterator[Key]:
         if section := section_of(field):
             yield from _walk(section, parts)
         elif entry := entry_of(field):
-            yield from _walk(entry, (*parts, ANY_INSTRUMENT))
+            yield from _walk(entry, (*parts, NAMED[parts]))
         else:
             yield Key(parts, field, _is_secret(field.annotation))
 
@@ -74,9 +78,9 @@ def _by_dotted() -> Mapping[str, Key]:
 
 
 def find_key(parts: tuple[str, ...]) -> Key | None:
-    """The setting at a path, whatever instrument it names."""
-    if parts[:2] == ("features", "instruments") and len(parts) > 2:
-        parts = (*parts[:2], ANY_INSTRUMENT, *parts[3:])
+    """The setting at a path, whatever instrument or exchange it names."""
+    if parts[:2] in NAMED and len(parts) > 2:
+        parts = (*parts[:2], NAMED[parts[:2]], *parts[3:])
     return _by_dotted().get(".".join(parts))
 
 
@@ -98,7 +102,7 @@ def _nearest(parts: tuple[str, ...]) -> list[str]:
     siblings = difflib.get_close_matches(leaf, _children(above), n=1, cutoff=0.6)
     if siblings:
         return [".".join((*above, siblings[0]))]
-    plain = [key for key in known_keys() if ANY_INSTRUMENT not in key.parts]
+    plain = [key for key in known_keys() if key.parts[:2] not in NAMED]
     elsewhere = [key.dotted for key in plain if leaf == key.parts[-1]]
     part_of = [key.dotted for key in plain if leaf in key.parts[-1].split("_") and key.parts[0] == parts[0].lower()]
     near = difflib.get_close_matches(".".join(parts).lower(), _all_paths(), n=1, cutoff=0.85)
@@ -107,7 +111,7 @@ def _nearest(parts: tuple[str, ...]) -> list[str]:
 
 def _children(above: tuple[str, ...]) -> list[str]:
     depth = len(above)
-    shape = (*above[:2], ANY_INSTRUMENT) if above[:2] == ("features", "instruments") and depth == 3 else above
+    shape = (*above[:2], NAMED[above[:2]]) if above[:2] in NAMED and depth == 3 else above
     below = (key.parts for key in known_keys() if key.parts[:depth] == shape and len(key.parts) > depth)
     return list(dict.fromkeys(parts[depth] for parts in below))
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from market_data_tick_handler.config.keys import did_you_mean, entry_of, section_of
-from market_data_tick_handler.config.names import canonical_key
+from market_data_tick_handler.config.names import canonical_key, exchange_id
 from market_data_tick_handler.config.settings import ENV_DELIMITER, ENV_PREFIX, Settings
 from market_data_tick_handler.errors import ConfigError
 
@@ -79,7 +79,7 @@ class Layer:
         elif entry := entry_of(found):
             named = {rest[0]: value} if rest else _entries(value, path, origin)
             for name, below in named.items():
-                self._put(entry, (*path, _instrument(str(name), path, origin)), rest[1:], below, origin)
+                self._put(entry, (*path, _named(str(name), path, origin)), rest[1:], below, origin)
         elif rest:
             message = f"{'.'.join(path)} is a single setting, it has no keys below it"
             raise ConfigError(message, path=str(origin), key=".".join((*path, *rest)), hint=f"write {'.'.join(path)}")
@@ -98,8 +98,9 @@ def _entries(value: Any, path: tuple[str, ...], origin: Origin) -> Mapping[Any, 
     raise ConfigError(message, path=str(origin), key=".".join(path), hint="write `key: value` lines under it")
 
 
-def _instrument(name: str, path: tuple[str, ...], origin: Origin) -> str:
+def _named(name: str, path: tuple[str, ...], origin: Origin) -> str:
+    """The name of an entry as everybody else writes it: a canonical key, or a Tardis exchange id."""
     try:
-        return canonical_key(name, "binance")
+        return canonical_key(name, "binance") if path[-1] == "instruments" else exchange_id(name)
     except ValueError as error:
         raise ConfigError(str(error), path=str(origin), key=".".join((*path, name))) from None

@@ -17,3 +17,17 @@ def canonical_key(name: str, default_exchange: str) -> str:
         return resolve_instrument(name, default_exchange=default_exchange).key
     except InstrumentError as error:
         raise ValueError(f"expected an instrument: {error}") from None
+
+
+def exchange_id(name: str) -> str:
+    """Tardis id of an exchange as people name it.
+
+    Raises:
+        ValueError: it is unknown; the message lists the known ones.
+    """
+    from market_data_tick_handler.core.venues import find_venue
+
+    try:
+        return find_venue(name).exchange
+    except InstrumentError as error:
+        raise ValueError(f"expected an exchange: {error}") from None

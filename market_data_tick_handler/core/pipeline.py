@@ -170,6 +170,11 @@ class Pipeline:
             self._add_gap(self._outages.paused(self.clock_us, now_us))
             self.advance(now_us)
 
+    def doubt(self, from_us: int) -> None:
+        """Declare that the feed is not known to be alive since `from_us`: until the first row or heartbeat, what a
+        connection that is still being made misses is a gap."""
+        self._dirty_us = min(self._dirty_us, self._outages.disconnected(from_us))
+
     def know(self, gaps: Sequence[Gap], open_us: int = NEVER_US) -> None:
         """Replace the gaps known by a ledger that knows better, before rows are fed again (repair is replay).
         open_us: since when the feed is not provably alive."""
@@ -230,7 +235,8 @@ class Pipeline:
         if isinstance(event, Heartbeat):
             self._alive(event.at_us)
         elif isinstance(event, Disconnect):
-            self._dirty_us = min(self._dirty_us, self._outages.disconnected(event.last_alive_us))
+            # A connection that never lived leaves the doubt as it is.
+            self.doubt(event.last_alive_us or event.at_us)
         elif event.data_type is self._primary:
             self._add_gap(event)
         else:

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.lib.recfunctions import repack_fields
 
 from market_data_tick_handler.core.ticks import ID_HASH, Array
 from market_data_tick_handler.errors import CorruptObject
@@ -207,7 +208,7 @@ class SeenIds:
             "lows": self.lows[:count].copy(),
             "highs": self.highs[:count].copy(),
             "previous_count": self.previous_count,
-            "counts": state[list(ID_STATE)].copy(),
+            "counts": repack_fields(state[list(ID_STATE)]),
         }
 
     def log_since(self, state: Array, day: int, count: int) -> list[LoggedIds]:

@@ -121,6 +121,8 @@ class World:
         self.published = Collector() if collector is None else collector
         self.recovery = Recovery(root, clock=self.clock, options=RecoveryOptions())
         self.pipelines = {SPOT.key: self.recovery.open(SPOT.key, self.make, warm=warm)}
+        # The connection is there at once.
+        self.pipeline.know(self.pipeline.gaps)
         self.fetcher = Exchange(live) if fetcher is None else fetcher
         self.ingest = Ingest(
             self.pipelines,

@@ -138,10 +138,12 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A REST call: path and query below `Endpoints.rest`. `weight` counts against the venue's limit per minute."""
+    """A REST call: path and query below `Endpoints.rest`. `weight` counts against the venue's limit per minute.
+    headers: what the venue wants said besides, as (name, value)."""
 
     path: str
     weight: int = 1
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +16,7 @@ from aiohttp import ClientSession, WSMsgType
 from hypothesis import given
 from hypothesis import strategies as st
 
+from market_data_tick_handler.core.events import Disconnect, Event, Rows
 from market_data_tick_handler.core.instruments import (
     InstrumentDefinition,
     instrument_from_venue_symbol,
@@ -21,9 +24,13 @@ from market_data_tick_handler.core.instruments import (
 )
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import ConfigError, InstrumentError
-from market_data_tick_handler.testing.tardis import Close, Garbage, TardisMachineServer
+from market_data_tick_handler.testing.tardis import Close, Garbage, Stall, TardisMachineServer
+from streaming_service.clock import SystemClock
+from streaming_service.sources.connection.feed import ExchangeSource
+from streaming_service.sources.connection.options import ConnectionOptions
 from streaming_service.sources.exchanges.protocol import Decoded, Meaning, Venue
 from streaming_service.sources.tardis_machine import MachineDecoder, TardisMachine
+from streaming_service.supervisor import RestartPolicy
 from tests.streaming_service.sources.normalised import (
     BOOK,
     DISCONNECT,
@@ -402,3 +409,43 @@ async def test_a_route_that_a_machine_does_not_have_is_closed_with_1008() -> Non
         assert await received(server.url, "/ws-stream-normalized?options=nonsense") == ([], 1011)
         async with ClientSession() as session, session.get(f"http://127.0.0.1:{server.port}/health-check") as response:
             assert (await response.json())["status"] == "Healthy"
+
+
+# In the shell that runs every venue.
+
+
+async def drained(source: ExchangeSource, enough: Callable[[list[Event]], bool]) -> list[Event]:
+    """What the source gives until it is enough."""
+    got: list[Event] = []
+    async with asyncio.timeout(20.0), aclosing(source.events()) as turns:  # type: ignore[type-var]
+        async for _ in turns:
+            got += source.drain()
+            if enough(got):
+                break
+    return got
+
+
+def trade_ids(events: Sequence[Event]) -> list[int]:
+    return [
+        number
+        for event in events
+        if isinstance(event, Rows) and event.data_type is DataType.TRADES
+        for number in event.batch["id"].tolist()
+    ]
+
+
+async def test_the_shell_runs_a_machine_and_comes_back_after_it_ended_the_connection() -> None:
+    numbered = [{**TRADE, "id": str(number)} for number in range(1, 5)]
+    first = [numbered[0], BOOK, DISCONNECT, numbered[1], ERROR, Close(1011, "Too many subsequent errors")]
+    second = [numbered[2], numbered[3], Stall()]
+    options = ConnectionOptions(yield_s=0.01, look_s=0.01, reconnect=RestartPolicy(budget=20, base_s=0.01, cap_s=0.05))
+    async with TardisMachineServer(first, second) as server:
+        machine = TardisMachine(server.url)
+        source = ExchangeSource(machine, [BTC], (DataType.TRADES, DataType.BOOK), clock=SystemClock(), options=options)
+        events = await drained(source, lambda got: len(trade_ids(got)) >= 4)
+        assert [asked.route for asked in server.asked] == ["/ws-stream-normalized"] * 2
+    assert trade_ids(events) == [1, 2, 3, 4]
+    reasons = [event.reason for event in events if isinstance(event, Disconnect)]
+    assert "tardis-machine lost its connection to binance-futures" in reasons[0]
+    assert any("1011" in reason for reason in reasons)
+    assert source.status().unknown == 1 and source.status().violations == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -123,6 +124,18 @@ async def test_a_machine_that_is_not_there_is_unavailable() -> None:
     lists = replay_normalized(url, [BTC], TRADES, START_US, START_US + MINUTE_US, patience=IMPATIENT)
     with pytest.raises(SourceUnavailable, match="is it running"):
         await gather(lists, [])
+
+
+async def test_whoever_stops_early_hangs_up() -> None:
+    async with TardisMachineServer([trade(1, "00:01.000"), Stall()]) as server:
+        patience = Patience(connect_s=5.0, silence_s=0.05)
+        replay = MachineReplay(server.url, [BTC], TRADES, START_US, START_US + MINUTE_US, patience=patience)
+        chunks = replay.chunks(step_us=1_000_000)
+        assert ids((await anext(chunks)).events) == [1]
+        assert server.open == 1
+        await chunks.aclose()  # type: ignore[attr-defined]
+        async with asyncio.timeout(10.0):
+            await server.idle()
 
 
 async def test_a_range_without_time_asks_nothing() -> None:

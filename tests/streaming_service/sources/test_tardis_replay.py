@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 from collections.abc import Mapping, Sequence
@@ -193,6 +194,18 @@ async def test_books_begin_with_the_snapshot_of_midnight_and_say_nothing_before_
     assert {event.data_type for event in blind if isinstance(event, Rows)} == {DataType.TRADES}
 
 
+async def test_whoever_stops_early_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Warnings of unclosed sessions and lost tasks are errors here."""
+    lines = [trade(k, f"00:0{k}:01") for k in range(5)]
+    async with TardisApiServer({"binance-futures": lines}) as api:
+        chunks = replay_of(api, tmp_path).chunks(step_us=5_000_000)
+        assert ids((await anext(chunks)).events) == [0]
+        await chunks.aclose()  # type: ignore[attr-defined]
+        asked = len(api.requests)
+        gc.collect()
+    assert len(api.requests) == asked
+
+
 async def test_several_exchanges_are_merged_window_by_window(tmp_path: Path) -> None:
     futures = [trade(1, "00:00:01"), trade(3, "00:00:21")]
     spot = [trade(2, "00:00:11"), trade(4, "00:00:22"), trade(5, "00:01:00")]
@@ -319,14 +332,18 @@ async def test_a_key_is_needed_but_for_the_first_day_of_a_month(tmp_path: Path) 
     assert "secret" not in repr(access(api, tmp_path, api_key="secret"))
 
 
+def cut_short(cache_dir: Path, pattern: str) -> None:
+    (kept,) = cache_dir.glob(pattern)
+    kept.write_bytes(kept.read_bytes()[:30])
+
+
 async def test_a_minute_that_cannot_be_unpacked_names_the_cache_to_delete(tmp_path: Path) -> None:
     lines = [trade(k, f"00:0{k}:01") for k in range(4)]
     async with TardisApiServer({"binance-futures": lines}) as api:
         assert ids(await events_of(replay_of(api, tmp_path, to_us=START_US + 4 * MINUTE_US))) == [0, 1, 2, 3]
-        (kept,) = tmp_path.glob("feeds/binance-futures/*/2024/01/01/00/01.json.gz")
-        kept.write_bytes(kept.read_bytes()[:30])
+        cut_short(tmp_path, "feeds/binance-futures/*/2024/01/01/00/01.json.gz")
         got: list[Event] = []
-        with pytest.raises(SourceError, match="delete .*binance-futures"):
+        with pytest.raises(SourceError, match=r"delete .*binance-futures"):
             await consume(replay_of(api, tmp_path, to_us=START_US + 4 * MINUTE_US), got)
     assert ids(got) == [0]
 

@@ -52,9 +52,11 @@ class PlainDecoder:
         self._connection = connection
         self._books: dict[str, OrderBook] = {}
         self._next: dict[str, int] = {}
+        self._early: dict[str, list[dict[str, Any]]] = {}
 
     def reset(self) -> None:
         self._books.clear()
+        self._early.clear()
         self._next.clear()
 
     def decode(self, frames: Sequence[bytes], local_us: Array) -> Decoded:
@@ -93,24 +95,31 @@ class PlainDecoder:
 
     def _book(self, key: str, said: dict[str, Any], time_us: int, out: Decoded) -> None:
         book = self._books.setdefault(key, OrderBook())
-        snapshot = said.get("snapshot", False)
-        if not snapshot and not book.ready:
-            return
-        if snapshot and said["u"] < self._next.get(key, 0) - 1:
-            out.resync[key] = "snapshot older than the changes"
-            return
-        if not snapshot and said["u"] != self._next[key]:
-            if said["u"] < self._next[key]:
+        early = self._early.setdefault(key, [])
+        if said.get("snapshot", False):
+            later = [each for each in early if each["u"] > said["u"]]
+            early.clear()
+            if later and later[0]["u"] != said["u"] + 1:
+                out.resync[key] = f"snapshot at {said['u']} is older than the changes from {later[0]['u']} on"
                 return
+            for each in (said, *later):
+                self._apply(key, book, each, time_us, out)
+        elif not book.ready:
+            early.append(said)
+        elif said["u"] == self._next[key]:
+            self._apply(key, book, said, time_us, out)
+        elif said["u"] > self._next[key]:
             book.clear()
+            early.append(said)
             out.resync[key] = f"expected {self._next[key]}, came {said['u']}"
-            return
+
+    def _apply(self, key: str, book: OrderBook, said: dict[str, Any], time_us: int, out: Decoded) -> None:
         self._next[key] = said["u"] + 1
         levels = [(BID, *level) for level in said["b"]] + [(ASK, *level) for level in said["a"]]
         changes = BookChanges(
             timestamp=np.array([said["T"]], np.int64),
             local_timestamp=np.array([time_us], np.int64),
-            is_snapshot=np.array([snapshot]),
+            is_snapshot=np.array([said.get("snapshot", False)]),
             stops=np.array([len(levels)], np.int64),
             side=np.array([level[0] for level in levels], np.int8),
             price=np.array([level[1] for level in levels], np.float64),

@@ -106,6 +106,8 @@ class VenueServer:
         peer.heard.append(said)
         if "subscribe" in said and self.acknowledges:
             await self.say({"ack": 1}, to=peer)
+        if "ping" in said:
+            await self.say({"pong": 1}, to=peer)
         if "book" in said:
             await self.say(self._snapshot(said["book"]), to=peer)
 

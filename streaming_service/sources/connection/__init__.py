@@ -1,0 +1,1 @@
+"""Moves the bytes of exchange adapters: sockets, REST, proof of life, raw journal; one shell for all venues."""

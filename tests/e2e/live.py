@@ -1,0 +1,156 @@
+"""A whole service against a simulated exchange on loopback, with time running faster than the wall."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from market_data_tick_handler.commands.parity import StoreComparison, compare_stores
+from market_data_tick_handler.config import load_settings
+from market_data_tick_handler.config.settings import Settings
+from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.main import main
+from market_data_tick_handler.storage.paths import day_of
+from market_data_tick_handler.testing.exchange import Rates, SimulatedExchange
+from streaming_service.app import Service
+from streaming_service.clock import ScaledClock
+from streaming_service.sink import SinkItem
+
+START_US = 1_704_110_400_000_000 + 5_000_000
+RATES = Rates(orders=20.0, book_changes=40.0, books=10.0, tickers=1.0, liquidations=0.2)
+
+
+class Seen:
+    """A sink that keeps what is published, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.batches: list[CandleBatch] = []
+        self._came = asyncio.Event()
+
+    async def open(self) -> None: ...
+
+    async def write(self, batch: SinkItem) -> None:
+        if isinstance(batch, CandleBatch):
+            self.batches.append(batch)
+            self.rows += list(batch.rows())
+            self._came.set()
+
+    async def flush(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    async def until(self, wanted: Callable[[dict[str, Any]], bool], *, within_s: float = 30.0) -> dict[str, Any]:
+        """The first row, of those there or still to come, that is wanted."""
+        async with asyncio.timeout(within_s):
+            at = 0
+            while True:
+                for row in self.rows[at:]:
+                    if wanted(row):
+                        return row
+                at = len(self.rows)
+                self._came.clear()
+                await self._came.wait()
+
+
+@dataclass
+class Running:
+    """A service that runs, its exchange, and what it published."""
+
+    service: Service
+    exchange: SimulatedExchange
+    seen: Seen
+    clock: ScaledClock
+
+    async def until(self, done: Callable[[], bool], *, within_s: float = 30.0) -> None:
+        """Wait for a condition, looked at every few milliseconds of the wall."""
+        async with asyncio.timeout(within_s):
+            while not done():
+                await self.clock.sleep(0.02 * self.clock.speed)
+
+
+def live_settings(tmp_path: Path, exchange: SimulatedExchange, instruments: Sequence[str], **changes: Any) -> Settings:
+    """Settings of a service whose exchange is the simulated one."""
+    sources = {f"data_types.{data_type}.source": "exchange" for data_type in DataType}
+    overrides: dict[str, Any] = {
+        "instruments": list(instruments),
+        "modes": ["persist"],
+        "persist.path": str(tmp_path / "store"),
+        "persist.store_ticks": True,
+        "recovery.path": str(tmp_path / "state"),
+        "monitoring.port": 0,
+        "candles.timeframes": ["15s", "1m", "5m"],
+        "exchange.endpoints": {exchange.exchange: {"sockets": exchange.sockets, "rest": exchange.rest}},
+        **sources,
+        **changes,
+    }
+    return load_settings(overrides=overrides, environment={}).settings
+
+
+@asynccontextmanager
+async def running(
+    tmp_path: Path,
+    exchange_id: str,
+    symbols: Sequence[str],
+    instruments: Sequence[str],
+    *,
+    speed: float = 10.0,
+    rates: Rates = RATES,
+    seed: int = 1,
+    clock: ScaledClock | None = None,
+    **changes: Any,
+) -> AsyncIterator[Running]:
+    """A service and its exchange, until the block ends; then the service drains."""
+    clock = ScaledClock(start_us=START_US, speed=speed) if clock is None else clock
+    async with SimulatedExchange(exchange_id, symbols, clock=clock, seed=seed, rates=rates) as exchange:
+        async with serving(tmp_path, exchange, instruments, clock, **changes) as run:
+            yield run
+
+
+@asynccontextmanager
+async def serving(
+    tmp_path: Path,
+    exchange: SimulatedExchange,
+    instruments: Sequence[str],
+    clock: ScaledClock,
+    *,
+    publish_open_candles: bool = True,
+    **changes: Any,
+) -> AsyncIterator[Running]:
+    """A service at an exchange that is there."""
+    seen = Seen()
+    settings = live_settings(tmp_path, exchange, instruments, **changes)
+    service = Service(settings, wall=clock, sinks={"seen": seen}, publish_open_candles=publish_open_candles)
+    stop = asyncio.Event()
+    task = asyncio.create_task(service.run(stop))
+    try:
+        started = asyncio.create_task(service.started.wait())
+        await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if task.done():
+            task.result()
+        yield Running(service, exchange, seen, clock)
+    finally:
+        stop.set()
+        await task
+
+
+def compared_with_batch(tmp_path: Path, timeframes: Sequence[str]) -> StoreComparison:
+    """The live store against the candles that batch computes from its ticks and ledger."""
+    live, again = tmp_path / "store", tmp_path / "again"
+    again.mkdir()
+    for folder in ("raw_tick_data", "gap_ledger"):
+        shutil.copytree(live / folder, again / folder)
+    day = day_of(START_US).isoformat()
+    code = main(
+        ["batch", "candle-processing", "--store", str(again), "--start-date", day, "--end-date", day,
+         "--timeframes", *timeframes]
+    )  # fmt: skip
+    assert code == 0
+    return compare_stores(live, again)

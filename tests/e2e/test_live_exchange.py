@@ -1,0 +1,49 @@
+"""Live feeds of every venue from a simulated exchange on loopback: what is published is what happened."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from market_data_tick_handler.core.ticks import DataType
+from tests.e2e.live import compared_with_batch, running
+
+VENUES = {
+    "binance": ("BTCUSDT", "BINANCE:SPOT_PAIR:BTC-USDT"),
+    "binance-futures": ("BTCUSDT", "BINANCE-FUTURES:PERPETUAL:BTC-USDT"),
+    "binance-delivery": ("BTCUSD_PERP", "BINANCE-DELIVERY:PERPETUAL:BTC-USD"),
+    "deribit": ("BTC-PERPETUAL", "DERIBIT:PERPETUAL:BTC-USD"),
+    "bybit": ("BTCUSDT", "BYBIT:PERPETUAL:BTC-USDT"),
+    "bybit-spot": ("BTCUSDT", "BYBIT-SPOT:SPOT_PAIR:BTC-USDT"),
+    "okex": ("BTC-USDT", "OKX:SPOT_PAIR:BTC-USDT"),
+    "okex-swap": ("BTC-USDT-SWAP", "OKX-SWAP:PERPETUAL:BTC-USDT"),
+    "okex-futures": ("BTC-USD-240329", "OKX-FUTURES:FUTURE:BTC-USD-240329"),
+}
+
+
+@pytest.mark.parametrize("exchange_id", VENUES)
+async def test_every_trade_of_a_venue_is_in_the_candles_and_batch_agrees(exchange_id: str, tmp_path: Path) -> None:
+    symbol, key = VENUES[exchange_id]
+    async with running(tmp_path, exchange_id, [symbol], [key]) as run:
+        await run.seen.until(
+            lambda row: row["timeframe"] == "15s" and row["quality"] == "COMPLETE" and row["timestamp"]
+        )
+        account = run.service.accounts[key, DataType.TRADES]
+        assert account.balances and account.accepted > 100
+        await run.until(lambda: len({row["timestamp"] for row in run.seen.rows if row["timeframe"] == "15s"}) >= 3)
+        truth = run.exchange.truth(symbol)
+        whole = [row for row in run.seen.rows if row["timeframe"] == "15s" and row["quality"] == "COMPLETE"]
+        for row in whole[:-1]:
+            inside = (truth["timestamp"] >= row["timestamp"]) & (truth["timestamp"] < row["timestamp"] + 15_000_000)
+            assert row["trade_count"] == int(inside.sum())
+            assert row["volume"] == pytest.approx(float(truth["amount"][inside].sum()))
+        assert run.service.health_report()["ready"]
+        types = {data_type for (_, data_type), account in run.service.accounts.items() if account.accepted}
+        assert DataType.BOOK in types
+        assert np.isfinite([row["bid_price_1"] if "bid_price_1" in row else row["close"] for row in whole]).all()
+    await asyncio.sleep(0)
+    found = await asyncio.to_thread(compared_with_batch, tmp_path, ["15s", "1m", "5m"])
+    assert found.same, (found.kinds, found.first)
