@@ -42,15 +42,18 @@ class SystemClock:
 
 
 class ScaledClock:
-    """A clock that starts at `start_us` and runs `speed` times as fast as `base`: simulations and paced replays."""
+    """A clock that stood at `start_us` when `base.monotonic_s()` stood at `origin_s` (default: now), and runs `speed`
+    times as fast: simulations and paced replays."""
 
     __slots__ = ("_base", "_origin_s", "_start_us", "speed")
 
-    def __init__(self, *, start_us: int, speed: float, base: Clock | None = None) -> None:
+    def __init__(
+        self, *, start_us: int, speed: float, base: Clock | None = None, origin_s: float | None = None
+    ) -> None:
         if not speed > 0:
             raise ValueError(f"speed must be above 0, came {speed}; use 1 for real time")
         self._base: Clock = SystemClock() if base is None else base
-        self._origin_s = self._base.monotonic_s()
+        self._origin_s = self._base.monotonic_s() if origin_s is None else origin_s
         self._start_us = start_us
         self.speed = speed
 

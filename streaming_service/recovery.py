@@ -133,9 +133,10 @@ class Recovery:
 
         make: an empty pipeline of the instrument with `keep_rows` and `identify`.
         """
-        states = StateStore(self.root / key, key, window_us=self.options.window_us)
-        outputs = OutputJournal(self.root / key, key, sinks=tuple(self._outlets), window_us=self.options.window_us)
-        kept = _Kept(make, TickJournal(self.root, key), outputs, states)
+        folder = self.root / key
+        states = StateStore(folder, key, window_us=self.options.window_us)
+        outputs = OutputJournal(folder, key, sinks=tuple(self._outlets), window_us=self.options.window_us)
+        kept = _Kept(make, TickJournal(folder, key), outputs, states)
         self._kept[key] = kept
         now_us = self._clock.now_us()
         recent = kept.journal.last_us > now_us - self.options.window_us

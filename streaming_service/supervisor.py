@@ -22,17 +22,20 @@ class RestartPolicy:
     """How often a task may fail in a row, and how long to wait before the next try.
 
     The wait is drawn from [0, min(cap_s, base_s * 2**failures)], so that many clients that lost the same server do
-    not come back together. A task that ran for `stable_s` starts with a fresh budget.
+    not come back together; the first `eager` failures draw from [0, base_s]. A task that ran for `stable_s` starts with
+    a fresh budget.
     """
 
     budget: int = 20
+    eager: int = 0
     base_s: float = 0.5
     cap_s: float = 30.0
     stable_s: float = 60.0
 
     def wait_s(self, failures: int, error: Exception) -> float:
         """Seconds to wait after the `failures`-th failure in a row; at least what the other side asked for."""
-        ceiling_s = min(self.cap_s, self.base_s * 2.0 ** (failures - 1))
+        growth = max(failures - 1 - self.eager, 0)
+        ceiling_s = min(self.cap_s, self.base_s * 2.0**growth)
         asked_s = error.retry_after if isinstance(error, SourceUnavailable) else None
         return (asked_s or 0.0) + random.uniform(0.0, ceiling_s)
 

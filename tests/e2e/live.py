@@ -100,7 +100,7 @@ async def running(
     symbols: Sequence[str],
     instruments: Sequence[str],
     *,
-    speed: float = 10.0,
+    speed: float = 20.0,
     rates: Rates = RATES,
     seed: int = 1,
     clock: ScaledClock | None = None,
@@ -108,9 +108,11 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A service and its exchange, until the block ends; then the service drains."""
     clock = ScaledClock(start_us=START_US, speed=speed) if clock is None else clock
-    async with SimulatedExchange(exchange_id, symbols, clock=clock, seed=seed, rates=rates) as exchange:
-        async with serving(tmp_path, exchange, instruments, clock, **changes) as run:
-            yield run
+    async with (
+        SimulatedExchange(exchange_id, symbols, clock=clock, seed=seed, rates=rates) as exchange,
+        serving(tmp_path, exchange, instruments, clock, **changes) as run,
+    ):
+        yield run
 
 
 @asynccontextmanager

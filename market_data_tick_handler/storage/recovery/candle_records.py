@@ -124,7 +124,7 @@ def encode_rows(index: int, layout: CandleLayout, batch: CandleBatch, digests: A
     parts: list[Any] = [head, np.ascontiguousarray(digests), *columns, texts]
     try:
         return b"".join(parts)
-    except (BufferError, ValueError):
+    except (BufferError, TypeError, ValueError):
         # Several rows of one record array are not contiguous per column.
         return b"".join([head, digests.tobytes(), *[column.tobytes() for column in columns], texts])
 

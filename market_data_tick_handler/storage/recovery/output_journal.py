@@ -205,7 +205,7 @@ class OutputJournal:
         # Behind a machine that died the log may end before what was written from it.
         if held is None or held > self._log.position:
             cursor.move(self._log.position)
-        elif held.segment < self._log.oldest.segment:
+        elif not self._log.holds(held):
             text = f"rows of sink {sink} from {tuple(held)} on were removed while it was not registered"
             self._log.findings.append(Finding(cursor.path, 0, 0, True, text))
             cursor.move(self._log.oldest)
@@ -302,7 +302,8 @@ class OutputJournal:
             return 0
         segment = next((held for held in self._log.segments if held.number == cursor.position.segment), None)
         done = segment is not None and cursor.position.offset >= segment.end
-        return cursor.position.segment + done
+        # A segment that is gone was acknowledged.
+        return max(cursor.position.segment + done, self._log.oldest.segment)
 
     def _write_index(self) -> None:
         with self._lock:

@@ -233,6 +233,7 @@ class SegmentLog:
         segments, stop = list(self.segments), self.position if stop is None else stop
         if start is not None:
             self.check(start)
+            start = max(start, self.oldest)
             segments = [segment for segment in segments if segment.number >= start.segment]
         expected = start.segment if start is not None else segments[0].number if segments else 0
         for segment in segments:
@@ -268,11 +269,26 @@ class SegmentLog:
                 f"{self.directory}: {self.series} ends at {tuple(self.position)}, before the position "
                 f"{tuple(position)} asked for; start from an older state"
             )
-        if position.segment < self.oldest.segment:
+        if position.segment < self.oldest.segment and not self._just_before_oldest(position):
             raise NotFound(
                 f"{self.directory}: what followed position {tuple(position)} of {self.series} was forgotten; "
                 f"start from a newer state"
             )
+
+    def holds(self, position: Position) -> bool:
+        """True if everything that follows a position is here."""
+        try:
+            self.check(position)
+        except NotFound:
+            return False
+        return True
+
+    def _just_before_oldest(self, position: Position) -> bool:
+        """True at the end of the last segment that was forgotten: nothing that follows is gone."""
+        oldest = self.segments[0] if self.segments else None
+        if oldest is None or not oldest.header or position.segment != oldest.number - 1:
+            return False
+        return position.offset >= int(oldest.header["previous_bytes"])
 
     def read_at(self, start: Position) -> Entry:
         """The record at a position.

@@ -19,7 +19,6 @@ import numpy as np
 from market_data_tick_handler.core.seen_ids import NEVER_US
 from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import DAY_US
-from market_data_tick_handler.errors import NotFound
 from market_data_tick_handler.storage.paths import day_start_us
 from market_data_tick_handler.storage.recovery.framing import HEAD, Finding
 from market_data_tick_handler.storage.recovery.merged_turns import (
@@ -198,11 +197,7 @@ class TickJournal:
 
     def covers(self, position: Position) -> bool:
         """True if every turn behind `position` is there, so that a state saved at it can be brought up to date."""
-        try:
-            self._ticks.check(position)
-        except NotFound:
-            return False
-        return True
+        return self._ticks.holds(position)
 
     # Reading
 

@@ -126,7 +126,10 @@ class Link:
     def _fail(self, error: SourceUnavailable) -> None:
         self.failures += 1
         self.last_error = str(error)
-        log.warning("no connection", extra={"path": self.subscription.path, "error": str(error), "row": self.failures})
+        # The first, the second, the fourth, ...: an exchange that is down for an hour is told of a few times.
+        if self.failures.bit_count() == 1:
+            told = {"path": self.subscription.path, "error": str(error), "row": self.failures}
+            log.warning("no connection", extra=told)
         if self.failures > self._options.reconnect.budget:
             raise SourceUnavailable(
                 f"{self.failures} failures in a row; last: {error}", retry_after=error.retry_after
@@ -188,7 +191,9 @@ class Link:
             self._successor = None
         self.last_error = str(problem)
         self.state = LinkState.OPEN
-        again_s = self._clock.monotonic_s() + self._options.reconnect.wait_s(_RENEWAL_FAILURES, problem)
+        again_s = self._clock.monotonic_s() + self._options.reconnect.wait_s(
+            self._options.reconnect.eager + _RENEWAL_FAILURES, problem
+        )
         if self._renew_at_s is None:
             self._renew_at_s = again_s
         return None

@@ -56,8 +56,8 @@ class ConnectionOptions:
     turn_frames, turn_bytes: what fills the buffer enough to ask for a turn at once. hold_frames, hold_bytes: what it
     may hold; beyond it the sockets are not read until it is drained. max_frame_bytes: of one message.
     handshake_s: to open a connection. connects_in_flight: handshakes at a time, per venue.
-    reconnect: waits and number of failures in a row. too_many_s, banned_s: wait after a handshake was answered with
-    429 or 418 and no Retry-After.
+    reconnect: waits and number of failures in a row; eager, because every second without a connection is a gap.
+    too_many_s, banned_s: wait after a handshake was answered with 429 or 418 and no Retry-After.
     pong_within_s: for an answer to a ping. silence: of a connection. stream_silence: of a trade stream.
     heartbeat_s: at least this long between two heartbeats of an instrument. patience_us: for trades out of order.
     renew_before_s: how long before `Venue.max_age_s` a connection is replaced. overlap_s, handover_s: how long two
@@ -75,7 +75,9 @@ class ConnectionOptions:
     max_frame_bytes: int = 32 << 20
     handshake_s: float = 10.0
     connects_in_flight: int = 4
-    reconnect: RestartPolicy = field(default_factory=lambda: RestartPolicy(budget=30, base_s=0.5, cap_s=30.0))
+    reconnect: RestartPolicy = field(
+        default_factory=lambda: RestartPolicy(budget=100, eager=60, base_s=0.2, cap_s=30.0)
+    )
     too_many_s: float = 16.0
     banned_s: float = 120.0
     pong_within_s: float = 10.0

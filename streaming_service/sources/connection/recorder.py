@@ -71,6 +71,8 @@ class FrameRecorder:
         self._parts: list[bytes] = []
         self._open: dict[int, Opened] = {}
         self._wanted: Wanted | None = None
+        # Both as they were after the last turn: what the head of a file must say.
+        self._settled: tuple[Opened | Wanted, ...] = ()
         self._pool: ThreadPoolExecutor | None = None
         self._packing: list[Future[None]] = []
 
@@ -114,6 +116,7 @@ class FrameRecorder:
             self.failed = repr(error)
             log.error("the raw journal stops: %s", error, extra={"path": str(self._path)})
             self._file = None
+        self._settled = (*self._open.values(), *(() if self._wanted is None else (self._wanted,)))
 
     def close(self) -> None:
         """Close the file, and wait for what is being compressed. The last file stays as it is."""
@@ -142,13 +145,11 @@ class FrameRecorder:
         self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115
         self._size, self._file_us = 0, at_us
         head: list[Note] = [Session(self.exchange, self._started_us, self._part)]
-        head += [
-            Opened(each.connection, each.at_us, each.exchange, each.streams, True)
-            for each in self._open.values()
-            if self._part
-        ]
-        if self._wanted is not None:
-            head.append(self._wanted)
+        for each in self._settled:
+            if isinstance(each, Opened):
+                head.append(Opened(each.connection, each.at_us, each.exchange, each.streams, True))
+            else:
+                head.append(each)
         self._part += 1
         self._write(MAGIC + pack_block([pack_record(record) for record in head]))
 

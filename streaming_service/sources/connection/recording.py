@@ -163,7 +163,10 @@ class RecordedFrames:
             CorruptObject: a file is none of ours, or is damaged before its end.
         """
         for file in self.files:
-            yield from self._read(file)
+            try:
+                yield from self._read(file)
+            except OSError as error:
+                raise CorruptObject(f"{file}: cannot be read to its end: {error}; restore the file") from error
 
     def _read(self, file: Path) -> Iterator[Record]:
         with open(file, "rb") as raw:

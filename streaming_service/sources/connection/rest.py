@@ -133,7 +133,9 @@ class RestClient:
     async def _attempt(self, request: Request) -> bytes:
         url = self._base + request.path
         try:
-            status, headers, body = await within(self._clock, self._options.timeout_s, self._fetch(url, dict(request.headers)))
+            status, headers, body = await within(
+                self._clock, self._options.timeout_s, self._fetch(url, dict(request.headers))
+            )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise SourceUnavailable(f"{url}: no answer: {error!r}") from error
         if self._used_weight is not None and (used := self._used_weight(headers)) is not None:

@@ -1,0 +1,195 @@
+"""Everything that may happen to a live feed, on loopback: noticed, repaired, accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from market_data_tick_handler.core.events import GapEnding
+from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.testing.exchange import (
+    BookBreak,
+    ClockStep,
+    Close,
+    Cut,
+    Drop,
+    Duplicate,
+    Garbage,
+    Mute,
+    RateLimit,
+    Rates,
+    Reorder,
+    Stall,
+)
+from tests.e2e.live import START_US, Running, compared_with_batch, running
+
+BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
+S = 1_000_000
+
+
+async def candle(run: Running, at_us: int, *, quality: str = "", timeframe: str = "15s") -> dict[str, Any]:
+    """The first published row of a candle, of that quality if one is named."""
+    return await run.seen.until(
+        lambda row: row["timeframe"] == timeframe and row["timestamp"] == at_us and quality in ("", row["quality"])
+    )
+
+
+async def at(run: Running, seconds: float) -> None:
+    """Wait until so many seconds after the start of the test's time."""
+    wait_s = START_US / S + seconds - run.clock.now_us() / S
+    await run.clock.sleep(max(wait_s, 0.0))
+
+
+def gaps(run: Running, key: str = BTC) -> list[Any]:
+    return [gap for gap in run.service.pipelines[key].gaps if gap.reason not in ("service started", "service stopped")]
+
+
+async def settled(run: Running, key: str = BTC) -> None:
+    """Wait until every gap has come to an end."""
+    await run.until(
+        lambda: bool(gaps(run, key)) and all(gap.ending is not GapEnding.OPEN for gap in gaps(run, key)), within_s=60
+    )
+
+
+async def balance(run: Running) -> None:
+    """The accounting identity, looked at all the time."""
+    while True:
+        assert all(account.balances for account in run.service.accounts.values()), run.service.accounts
+        await run.clock.sleep(0.5)
+
+
+def assert_whole(run: Running, symbol: str, key: str = BTC) -> None:
+    """The last revision of every closed candle from the second on has exactly the trades that were made."""
+    truth = run.exchange.truth(symbol)
+    last = {row["timestamp"]: row for row in run.seen.rows if row["timeframe"] == "15s" and row["instrument_id"] == key}
+    now_us = run.clock.now_us()
+    checked = 0
+    for opened, row in sorted(last.items())[1:]:
+        if opened + 18 * S > now_us:
+            continue
+        inside = (truth["timestamp"] >= opened) & (truth["timestamp"] < opened + 15 * S)
+        assert row["trade_count"] == int(inside.sum()), (row["quality"], row["revision"], (opened - START_US) / S)
+        assert row["volume"] == pytest.approx(float(truth["amount"][inside].sum()))
+        checked += 1
+    assert checked > 0
+
+
+async def stopped_and_compared(tmp_path: Path) -> None:
+    found = await asyncio.to_thread(compared_with_batch, tmp_path, ["15s", "1m", "5m"])
+    assert found.same, (found.kinds, found.first)
+
+
+async def test_a_socket_cut_for_six_seconds_is_gapped_at_once_and_repaired(tmp_path: Path) -> None:
+    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC], speed=2.5) as run:
+        watch = asyncio.create_task(balance(run))
+        await at(run, 18.0)
+        run.exchange.inject(Cut(duration_s=6.0))
+        opened = START_US + 10 * S
+        gapped = await candle(run, opened, quality="GAPPED")
+        assert gapped["revision"] == 0
+        lost = 1.0 - gapped["coverage"]
+        assert lost == pytest.approx(0.4, abs=0.02)
+        repaired = await candle(run, opened, quality="REPAIRED")
+        assert repaired["revision"] > gapped["revision"] and repaired["coverage"] == gapped["coverage"]
+        await settled(run)
+        await at(run, 45.0)
+        assert {gap.ending for gap in gaps(run)} == {GapEnding.REPAIRED}
+        assert_whole(run, "BTCUSDT")
+        report = run.service.health_report()
+        assert report["recovery"]["repairs"]["repaired"] >= 1
+        watch.cancel()
+    await stopped_and_compared(tmp_path)
+
+
+async def test_a_silent_half_open_socket_is_noticed_and_repaired(tmp_path: Path) -> None:
+    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC]) as run:
+        await at(run, 30.0)
+        run.exchange.inject(Stall())
+        await run.until(lambda: bool(gaps(run)[-1:]) and gaps(run)[-1].from_us > START_US + 25 * S, within_s=30)
+        gap = gaps(run)[-1]
+        # Learned: a market of twenty orders a second is not believed to be silent for long.
+        assert gap.from_us <= START_US + 31 * S
+        assert gap.to_us - gap.from_us < 20 * S
+        await settled(run)
+        await at(run, 80.0)
+        assert_whole(run, "BTCUSDT")
+    await stopped_and_compared(tmp_path)
+
+
+async def test_no_trades_for_a_minute_are_quiet_while_the_exchange_lives(tmp_path: Path) -> None:
+    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC], rates=Rates(0.0, 40.0, 10.0, 0.0, 0.0)) as run:
+        run.exchange.trade("BTCUSDT", 42_000.0, 0.5, 1)
+        await run.until(lambda: run.exchange.open_connections > 0)
+        await run.until(lambda: (BTC, DataType.BOOK) in run.service.accounts)
+        run.exchange.trade("BTCUSDT", 42_001.0, 0.5, 1)
+        quiet = [await candle(run, START_US + (25 + 15 * index) * S) for index in range(4)]
+        assert {(row["quality"], row["coverage"]) for row in quiet} == {("QUIET", 1.0)}
+    await stopped_and_compared(tmp_path)
+
+
+async def test_a_muted_trade_stream_on_a_living_connection_is_found_out(tmp_path: Path) -> None:
+    """Books go on, trades do not, and the REST interface knows of trades that never came."""
+    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC]) as run:
+        await at(run, 30.0)
+        run.exchange.inject(Mute(kind="trades", duration_s=60.0))
+        await run.until(lambda: any(gap.from_us > START_US + 25 * S for gap in gaps(run)), within_s=60)
+        await settled(run)
+        await at(run, 150.0)
+        await settled(run)
+        assert_whole(run, "BTCUSDT")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        (Garbage(), Garbage(form="truncated")),
+        (Duplicate(count=20),),
+        (Reorder(count=10),),
+        (Drop(count=7),),
+        (Close(code=1001, reason="going away"),),
+        (BookBreak(),),
+        (ClockStep(step_us=1_500_000),),
+        (RateLimit(duration_s=5.0), Drop(count=3)),
+    ],
+    ids=lambda faults: "+".join(type(fault).__name__ for fault in faults),
+)
+async def test_a_fault_loses_no_trade(faults: tuple[Any, ...], tmp_path: Path) -> None:
+    async with running(tmp_path, "binance", ["BTCUSDT", "ETHUSDT"], [BTC, "BINANCE:SPOT_PAIR:ETH-USDT"]) as run:
+        watch = asyncio.create_task(balance(run))
+        await at(run, 30.0)
+        for fault in faults:
+            run.exchange.inject(fault)
+        await at(run, 60.0)
+        await run.until(
+            lambda: all(gap.ending is not GapEnding.OPEN for key in run.service.pipelines for gap in gaps(run, key)),
+            within_s=30,
+        )
+        await at(run, 75.0)
+        assert_whole(run, "BTCUSDT")
+        assert_whole(run, "ETHUSDT", "BINANCE:SPOT_PAIR:ETH-USDT")
+        if watch.done():
+            watch.result()
+        watch.cancel()
+    await stopped_and_compared(tmp_path)
+
+
+async def test_a_hole_of_half_an_hour_is_repaired_over_rest(tmp_path: Path) -> None:
+    async with running(
+        tmp_path, "binance", ["BTCUSDT"], [BTC], speed=120.0, rates=Rates(2.0, 1.0, 0.5, 0.0, 0.0)
+    ) as run:
+        await at(run, 120.0)
+        run.exchange.inject(Cut(duration_s=1_800.0))
+        await at(run, 1_990.0)
+        await settled(run)
+        await at(run, 2_150.0)
+        assert_whole(run, "BTCUSDT")
+        inside = range(START_US + 180 * S, START_US + 1_800 * S)
+        hole = [row for row in run.seen.rows if row["timeframe"] == "1m" and row["timestamp"] in inside]
+        for quality, revised in (("GAPPED", False), ("REPAIRED", True)):
+            rows = [row for row in hole if row["quality"] == quality]
+            assert len(rows) >= 26
+            assert all((row["revision"] > 0) is revised for row in rows)
+    await stopped_and_compared(tmp_path)

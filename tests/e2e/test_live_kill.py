@@ -1,0 +1,96 @@
+"""A live service killed with SIGKILL at random moments: nothing published is ever contradicted, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from market_data_tick_handler.commands.stored_candles import candle_files, read_columns
+from market_data_tick_handler.testing.exchange import Cut, SimulatedExchange
+from streaming_service.clock import ScaledClock, SystemClock
+from tests.conftest import REPOSITORY
+from tests.e2e.live import RATES, START_US, compared_with_batch, live_settings
+
+BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
+SPEED = 12.0
+
+
+@asynccontextmanager
+async def child(settings: Path, origin_s: float, out: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A service process; killed at the end unless it has ended."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.e2e.live_child", str(settings), str(origin_s), str(SPEED), str(out),
+        cwd=REPOSITORY, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def published(out: Path) -> list[dict]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+async def until_published(out: Path, count: int, clock: ScaledClock) -> None:
+    async with asyncio.timeout(60):
+        while len(published(out)) < count:
+            await clock.sleep(1.0)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_killed_at_random_moments_the_service_ends_with_what_batch_computes(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    origin_s = SystemClock().monotonic_s()
+    clock = ScaledClock(start_us=START_US, speed=SPEED, origin_s=origin_s)
+    out = tmp_path / "published.jsonl"
+    async with SimulatedExchange("binance", ["BTCUSDT"], clock=clock, seed=seed, rates=RATES) as exchange:
+        chosen = live_settings(tmp_path, exchange, [BTC])
+        settings = tmp_path / "settings.yaml"
+        settings.write_text(yaml.safe_dump(json.loads(chosen.model_dump_json(exclude_defaults=True))))
+        for _ in range(3):
+            before = len(published(out))
+            async with child(settings, origin_s, out):
+                await until_published(out, before + 1, clock)
+                if rng.random() < 0.5:
+                    exchange.inject(Cut(duration_s=rng.uniform(1, 5)))
+                await clock.sleep(rng.uniform(0.0, 30.0))
+        before = len(published(out))
+        async with child(settings, origin_s, out) as process:
+            await until_published(out, before + 3, clock)
+            # Time for the repair of the last restart.
+            await clock.sleep(20.0)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 30) == 0
+        truth = exchange.truth("BTCUSDT")
+    contents: dict[tuple[str, int, int], str] = {}
+    numbers: dict[tuple[str, int], str] = {}
+    for row in published(out):
+        identity = (row["timeframe"], row["timestamp"], row["revision"])
+        assert contents.setdefault(identity, row["digest"]) == row["digest"], identity
+        number = (row["timeframe"], row["sequence"])
+        assert numbers.setdefault(number, row["digest"]) == row["digest"], number
+    found = await asyncio.to_thread(compared_with_batch, tmp_path, ["15s", "1m", "5m"])
+    # The candles that were open at the end are in the batch alone.
+    assert set(found.kinds) <= {"only in B"} and found.equal > 0, (found.kinds, found.first)
+    assert found.kinds["only in B"] <= 3
+    for file in candle_files(tmp_path / "store"):
+        columns = read_columns(tmp_path / "store", file)
+        assert set(columns["quality"].tolist()) <= {"PARTIAL", "REPAIRED", "COMPLETE"}
+        if file.timeframe == "15s":
+            for opened, trades in list(
+                zip(columns["timestamp"].tolist(), columns["trade_count"].tolist(), strict=True)
+            )[1:]:
+                inside = (truth["timestamp"] >= opened) & (truth["timestamp"] < opened + 15_000_000)
+                assert trades == int(inside.sum())
