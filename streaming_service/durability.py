@@ -144,6 +144,8 @@ class Durability:
             "restored_after_s": {key: round(away_s, 3) for key, away_s in self.recovery.restored.items()},
             "repairs": {} if repairer is None else {**asdict(repairer.counters), "pending": repairer.pending},
             "journal_bytes": self.recovery.size_bytes,
+            "disk_failures": self.recovery.failures,
+            "last_disk_failure": self.recovery.last_failure,
         }
 
     def _warm(self, instrument: InstrumentDefinition, pipeline: Pipeline) -> None:

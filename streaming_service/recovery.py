@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 # Rows fed at once when a journal is replayed.
 _REPLAYED_ROWS: Final = 65_536
+_MAX_MARKS: Final = 256
 _SYNC_S: Final = 1.0
 # A quiet feed leaves word at least this often that it is alive, so that a restart does not take its silence for a stop.
 _ALIVE_US: Final = SECOND_US
@@ -110,6 +111,7 @@ class _Delivered:
 class Recovery:
     """Journals and checkpoints under `root`, one directory per instrument: the `TurnKeeper` of ingest.
 
+    failures: writes that a disk refused; last_failure says which. restored: seconds that each instrument was away.
     outlets: of the sinks that must end with every candle, by name. Methods belong to the event loop, between turns;
     `add_missing`, `rebuild`, `sync` and `save` are for threads.
     """
@@ -120,6 +122,8 @@ class Recovery:
         self.options = options
         self.root = root
         self.restored: dict[str, float] = {}
+        self.failures = 0
+        self.last_failure = ""
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
         self._outlets = dict(outlets or {})
@@ -138,6 +142,8 @@ class Recovery:
         outputs = OutputJournal(folder, key, sinks=tuple(self._outlets), window_us=self.options.window_us)
         kept = _Kept(make, TickJournal(folder, key), outputs, states)
         self._kept[key] = kept
+        for finding in (*kept.journal.findings, *kept.outputs.findings, *kept.states.findings):
+            log.warning("journal was not whole", extra={"instrument": key, "found": str(finding)})
         now_us = self._clock.now_us()
         recent = kept.journal.last_us > now_us - self.options.window_us
         rebuilt = self._restart(kept) if recent else None
@@ -190,15 +196,33 @@ class Recovery:
         rows, pipeline.stored = pipeline.stored, []
         notes = self._news(kept, pipeline, quiet=not rows)
         if rows or notes:
-            kept.journal.append(rows, notes, pipeline.clock_us)
-            kept.noted_us = pipeline.clock_us
+            try:
+                kept.journal.append(rows, notes, pipeline.clock_us)
+                kept.noted_us = pipeline.clock_us
+            except OSError as error:
+                self._fail("tick journal", key, error)
+                # Only a state taken from now on has these rows.
+                kept.saved_us, kept.saved_at = 0, None
         pending, kept.pending = kept.pending, []
         return pending
 
     def admit(self, batch: CandleBatch) -> CandleBatch | None:
-        """What of `batch` was not published before, numbered for good and journaled."""
-        admitted = self._kept[batch.instrument.key].outputs.admit(batch)
+        """What of `batch` was not published before, numbered for good and journaled. A disk that fails costs the
+        numbers, not the candles: those who trade on them need them now."""
+        try:
+            admitted = self._kept[batch.instrument.key].outputs.admit(batch)
+        except OSError as error:
+            self._fail("output journal", batch.instrument.key, error)
+            return batch
         return None if admitted is None else _numbered(admitted)
+
+    def _fail(self, what: str, key: str, error: OSError) -> None:
+        """The disk is full or broken: told of the first, the second, the fourth, ... time."""
+        self.failures += 1
+        self.last_failure = f"{what} of {key}: {error.strerror or error}"
+        if self.failures.bit_count() == 1:
+            told = {"instrument": key, "error": str(error), "failures": self.failures}
+            log.error("%s failed: a restart would lose what came since", what, extra=told)
 
     # Delivery
 
@@ -215,7 +239,11 @@ class Recovery:
         """Remember how far each sink has been given what was published, and acknowledge what it has settled since."""
         for name, outlet in self._outlets.items():
             positions = {key: kept.outputs.position for key, kept in self._kept.items()}
-            self._delivered.append(_Delivered(name, outlet.counters.put, positions))
+            mark = _Delivered(name, outlet.counters.put, positions)
+            if len(self._delivered) >= _MAX_MARKS and self._delivered[-1].sink == name:
+                # A sink that is stuck: the later mark stands for both.
+                self._delivered.pop()
+            self._delivered.append(mark)
         waiting: deque[_Delivered] = deque()
         for delivered in self._delivered:
             if self._outlets[delivered.sink].settled < delivered.put:
@@ -266,7 +294,7 @@ class Recovery:
             ids=pipeline.ids_mark(),
             position=kept.journal.position,
         )
-        kept.saved_us, kept.saved_at, kept.logged = self._clock.now_us(), state.position, state.logged
+        kept.saved_us = self._clock.now_us()
         return Captured(state, ids)
 
     def save(self, key: str, captured: Captured) -> None:
@@ -274,6 +302,7 @@ class Recovery:
         kept = self._kept[key]
         kept.journal.sync()
         kept.states.save(captured.state, captured.ids)
+        kept.saved_at, kept.logged = captured.state.position, captured.state.logged
         now_us = captured.state.clock_us
         kept.states.thin(now_us)
         # Whole days, so that a day file can still be written from its first row on.
@@ -291,13 +320,19 @@ class Recovery:
         """Sync once a second, and take checkpoints as they come due, until cancelled."""
         while True:
             await self._clock.sleep(_SYNC_S)
-            await asyncio.to_thread(self.sync)
+            await self._off_the_loop("sync", "all instruments", self.sync)
             await between_turns(self.note_deliveries)
             for key in self.due():
                 async with self.alone(key):
                     captured = await between_turns(partial(self._capture_if_there, key, pipelines))
                     if captured is not None:
-                        await asyncio.to_thread(self.save, key, captured)
+                        await self._off_the_loop("checkpoint", key, partial(self.save, key, captured))
+
+    async def _off_the_loop(self, what: str, key: str, work: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(work)
+        except OSError as error:
+            self._fail(what, key, error)
 
     def _capture_if_there(self, key: str, pipelines: Mapping[str, Pipeline]) -> Captured | None:
         return self.capture(key, pipelines[key]) if key in pipelines else None

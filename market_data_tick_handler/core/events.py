@@ -60,8 +60,13 @@ class Gap:
     @classmethod
     def of_tree(cls, tree: Mapping[str, Any]) -> Gap:
         """The gap that `dataclasses.asdict` made `tree` from, perhaps over JSON."""
-        words = {"data_type": DataType, "kind": GapKind, "ending": GapEnding}
-        return cls(**{name: words[name](value) if name in words else value for name, value in tree.items()})
+        words = {
+            "data_type": DataType(tree["data_type"]),
+            "kind": GapKind(tree["kind"]),
+            "ending": GapEnding(tree.get("ending", GapEnding.OPEN)),
+        }
+        told: dict[str, Any] = {**tree, **words}
+        return cls(**told)
 
 
 @dataclass(frozen=True, slots=True)

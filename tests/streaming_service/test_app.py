@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession
 
-from market_data_tick_handler.config import load_settings
+from market_data_tick_handler.config import Target, is_installed, load_settings
 from market_data_tick_handler.config.settings import Settings
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Event, GapKind, Rows
@@ -237,9 +237,16 @@ async def test_open_candles_are_published_at_a_stop_only_if_asked_for(tmp_path: 
     assert counts == [0, len(Timeframe)]
 
 
-def test_a_source_of_a_later_version_is_refused_plainly(tmp_path: Path) -> None:
-    with pytest.raises(NotInstalled, match="tardis_realtime"):
-        Service(settings(tmp_path, data_types__trades__source="tardis_realtime"))
+def test_an_output_of_a_later_version_is_refused_plainly(tmp_path: Path) -> None:
+    later = next(target for target in Target if not is_installed(target))
+    with pytest.raises(NotInstalled, match=rf"persist.target: {later} is not in this version; use parquet"):
+        Service(settings(tmp_path, persist__target=later))
+
+
+def test_an_exchange_without_an_adapter_is_refused_plainly(tmp_path: Path) -> None:
+    sources = {f"data_types__{data_type}__source": "exchange" for data_type in DataType}
+    with pytest.raises(ConfigError, match="there is no adapter for exchange 'kraken'"):
+        Service(settings(tmp_path, instruments=["KRAKEN:SPOT_PAIR:BTC-USD"], **sources))
 
 
 def test_sources_with_different_clocks_cannot_be_mixed(tmp_path: Path) -> None:

@@ -221,22 +221,22 @@ class LiquidationsState(TickState):
                 rows["timestamp"], rows["local_timestamp"], rows["open_interest"], ticker.code, self.carry,
                 self.bins15, self.bins60, self.empty, shape.grace_us, shape.floor_us,
             )  # fmt: skip
-        derived = self._large is not None
-        events = segment.get(DataType.TRADES if derived else DataType.LIQUIDATIONS)
+        large = self._large
+        events = segment.get(DataType.LIQUIDATIONS if large is None else DataType.TRADES)
         if events is not None:
             rows = events.rows
-            code = self._large_only(events) if derived else events.code
-            side = events.sign if derived else rows["side"]
+            code = events.code if large is None else self._large_only(events, large)
+            side = rows["side"] if large is None else events.sign
             _fold(
                 rows["timestamp"], rows["local_timestamp"], rows["price"], rows["amount"], side, code,
                 self.bins15, self.bins60, self.empty, shape.grace_us, shape.inverse, shape.multiplier,
             )  # fmt: skip
 
-    def _large_only(self, trades: Judged) -> Array:
+    def _large_only(self, trades: Judged, least: float) -> Array:
         """Verdicts under which only large trades are accepted (features.md 7.4)."""
         price, base = trades.rows["price"], trades.rows["amount"] * self.shape.multiplier
         notional = base if self.shape.inverse else price * base
-        return np.where(notional >= self._large, trades.code, INVALID_TIME)
+        return np.where(notional >= least, trades.code, INVALID_TIME)
 
     def finish(self, memory: Array, step_us: int, t0: int, bins: Array, out: Array) -> None:
         """Columns of consecutive 15 s or 1 m candles, and where their events came from."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +48,7 @@ class Drop:
 
 
 Step = Mapping[str, Any] | Close | Garbage | Stall | Drop
+LiveScript = Callable[[], AsyncIterator[Step]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +62,19 @@ class Asked:
 class TardisMachineServer(LoopbackServer):
     """tardis-machine's normalised WebSocket routes and its health check, all on one port.
 
-    Connection n plays script n, the last script plays for all that follow; one script may be given by itself. Messages
+    Connection n plays script n, the last script plays for all that follow; one script may be given by itself. A script
+    may be a function that gives steps as they happen, for a live feed. Messages
     (mappings, in the layout of the wire) go to clients that asked for their exchange, symbol and data type. A replay
     gives those whose `localTimestamp` lies in the asked minutes and ends with 1000; a stream stays open after its
     script. `asked` lists what clients asked for, `open` counts those that are
     connected.
     """
 
-    def __init__(self, *scripts: Iterable[Step]) -> None:
+    def __init__(self, *scripts: Iterable[Step] | LiveScript) -> None:
         super().__init__()
         self.asked: list[Asked] = []
         self.open = 0
-        self._scripts = [list(script) for script in scripts] or [[]]
+        self._scripts = [script if callable(script) else list(script) for script in scripts] or [[]]
         self._gate = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -142,7 +144,7 @@ class TardisMachineServer(LoopbackServer):
         return socket
 
     async def _serve(
-        self, socket: web.WebSocketResponse, asked: Asked, script: Sequence[Step], drop: Callable[[], None]
+        self, socket: web.WebSocketResponse, asked: Asked, script: Sequence[Step] | LiveScript, drop: Callable[[], None]
     ) -> None:
         replay = asked.route == MACHINE_ROUTES[1]
         if replay and any(each["from"][:_MINUTE_TEXT] >= each["to"][:_MINUTE_TEXT] for each in asked.options):
@@ -162,10 +164,14 @@ class TardisMachineServer(LoopbackServer):
             await asyncio.gather(player, reader, return_exceptions=True)
 
     async def _play(
-        self, socket: web.WebSocketResponse, asked: Asked, script: Sequence[Step], drop: Callable[[], None]
+        self,
+        socket: web.WebSocketResponse,
+        asked: Asked,
+        script: Sequence[Step] | LiveScript,
+        drop: Callable[[], None],
     ) -> None:
         replay = asked.route == MACHINE_ROUTES[1]
-        for step in script:
+        async for step in script() if callable(script) else _one_by_one(script):
             match step:
                 case Close():
                     await socket.close(code=step.code, message=step.reason.encode())
@@ -182,6 +188,11 @@ class TardisMachineServer(LoopbackServer):
                         await socket.send_str(json.dumps(step, separators=(",", ":")))
         if replay:
             await socket.close(code=1000, message=b"WS replay-normalized finished")
+
+
+async def _one_by_one(script: Sequence[Step]) -> AsyncIterator[Step]:
+    for step in script:
+        yield step
 
 
 def _wanted(message: Mapping[str, Any], option: Mapping[str, Any], replay: bool) -> bool:
