@@ -150,6 +150,13 @@ def instrument_from_venue_symbol(exchange: str, venue_symbol: str) -> Instrument
     return _define(venue, parts)
 
 
+def chain_of(option: InstrumentDefinition) -> InstrumentDefinition:
+    """The option chain that an option belongs to; any other instrument is itself."""
+    if option.instrument_type is not InstrumentType.OPTION:
+        return option
+    return parse_instrument_key(f"{option.venue}:{InstrumentType.OPTION_CHAIN}:{option.base}-{option.quote}")
+
+
 def resolve_instrument(
     symbol: str, exchange: str | None = None, default_exchange: str = "binance"
 ) -> InstrumentDefinition:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from market_data_tick_handler.core.events import Event, Rows
-from market_data_tick_handler.core.instruments import InstrumentDefinition, instrument_from_venue_symbol
+from market_data_tick_handler.core.instruments import InstrumentDefinition, chain_of, instrument_from_venue_symbol
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import InstrumentError, MarketDataError
 from market_data_tick_handler.storage.tardis_csv import BLOCK_BYTES
 from streaming_service.clock import SECOND_US, Clock
-from streaming_service.sources.tick_files import UNRESOLVED, FileReader, TickFile, chain_of, open_tick_file
+from streaming_service.sources.tick_files import UNRESOLVED, FileReader, TickFile, open_tick_file
 
 log = logging.getLogger(__name__)
 

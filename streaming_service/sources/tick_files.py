@@ -11,7 +11,7 @@ import numpy as np
 from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.instruments import (
     InstrumentDefinition,
-    InstrumentType,
+    chain_of,
     instrument_from_venue_symbol,
     parse_instrument_key,
 )
@@ -33,13 +33,6 @@ class TickFile:
     instrument: InstrumentDefinition | None
     start_us: int | None
     report: CsvReport = field(default_factory=CsvReport)
-
-
-def chain_of(option: InstrumentDefinition) -> InstrumentDefinition:
-    """The option chain that an option belongs to; any other instrument is itself."""
-    if option.instrument_type is not InstrumentType.OPTION:
-        return option
-    return parse_instrument_key(f"{option.venue}:{InstrumentType.OPTION_CHAIN}:{option.base}-{option.quote}")
 
 
 def open_tick_file(path: Path) -> TickFile:

@@ -23,6 +23,7 @@ from streaming_service.clock import ScaledClock
 from streaming_service.sink import SinkItem
 
 START_US = 1_704_110_400_000_000 + 5_000_000
+_AGE_S = 6.0
 RATES = Rates(orders=20.0, book_changes=40.0, books=10.0, tickers=1.0, liquidations=0.2)
 
 
@@ -108,11 +109,11 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A service and its exchange, until the block ends; then the service drains."""
     clock = ScaledClock(start_us=START_US, speed=speed) if clock is None else clock
-    async with (
-        SimulatedExchange(exchange_id, symbols, clock=clock, seed=seed, rates=rates) as exchange,
-        serving(tmp_path, exchange, instruments, clock, **changes) as run,
-    ):
-        yield run
+    async with SimulatedExchange(exchange_id, symbols, clock=clock, seed=seed, rates=rates) as exchange:
+        # A market that is older than the service, as markets are.
+        await clock.sleep(_AGE_S)
+        async with serving(tmp_path, exchange, instruments, clock, **changes) as run:
+            yield run
 
 
 @asynccontextmanager

@@ -17,9 +17,10 @@ from typing import Any, Final
 from market_data_tick_handler.core.events import Event, Gap
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.ticks import DataType
-from market_data_tick_handler.errors import MarketDataError, SourceUnavailable
+from market_data_tick_handler.errors import MarketDataError, SourceError, SourceUnavailable
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.sources.connection.books import BookKeeper
+from streaming_service.sources.connection.chains import ChainLists
 from streaming_service.sources.connection.checks import LastTradeCheck, Newest
 from streaming_service.sources.connection.deadline import any_of
 from streaming_service.sources.connection.dialing import Dialer
@@ -86,6 +87,7 @@ class ExchangeSource:
             venue, self.rest, instruments=self._known, clock=clock, options=options.books, spawn=self._spawn,
             give_up=self.renew,
         )  # fmt: skip
+        self._chains = ChainLists(venue, self.rest)
         self._check = LastTradeCheck(venue, self.rest, clock=clock, grace_s=options.checks.grace_s)
         self._questions = asyncio.Semaphore(options.checks.in_flight)
         self._dialer = Dialer(clock=clock, options=options)
@@ -113,9 +115,11 @@ class ExchangeSource:
         """
         runner = asyncio.create_task(self._run(), name=f"connections of {self.venue.exchange}")
         runner.add_done_callback(lambda _: self._wake.set())
+        asking = asyncio.create_task(self._ask_for_turns(), name=f"turns of {self.venue.exchange}")
         try:
             while True:
-                await any_of(self._clock, self.options.yield_s, self._wake)
+                # The buffer fills while it is waited for: nothing may lie between the wish for a turn and the turn.
+                await self._wake.wait()
                 self._wake.clear()
                 if runner.done():
                     break
@@ -124,9 +128,10 @@ class ExchangeSource:
         except BaseExceptionGroup as group:
             raise _first_error(group) from group
         finally:
+            asking.cancel()
             runner.cancel()
-            with suppress(asyncio.CancelledError, BaseExceptionGroup):
-                await runner
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(asking, runner, return_exceptions=True)
             await self._close()
 
     def set_instruments(self, instruments: Sequence[InstrumentDefinition]) -> None:
@@ -146,8 +151,7 @@ class ExchangeSource:
             if not any(name in self._wanted for name, _ in link.subscription.streams):
                 task.cancel()
                 del self._links[link]
-        served = {name for link in self._links for name, _ in link.subscription.streams}
-        self._subscribe([each for each in instruments if each.key not in served])
+        self._spawn(self._subscribe_unserved(), "additions")
 
     def missing_trades(self, gap: Gap) -> TradeRange:
         """What to ask `rest.fetch_trades` for to fill `gap`, with the missing numbers where the venue counts."""
@@ -249,20 +253,48 @@ class ExchangeSource:
 
     async def _run(self) -> None:
         try:
+            await self._chains.refresh(self.instruments)
             async with asyncio.TaskGroup() as self._group:
                 self._links.clear()
                 self._subscribe(list(self._wanted.values()))
                 self._spawn(self._look(), "timers")
+                self._spawn(self._watch_chains(), "option chains")
         finally:
             self._group = None
 
     def _subscribe(self, instruments: Sequence[InstrumentDefinition]) -> None:
         """Serve these too."""
-        subscriptions = self.venue.subscriptions(instruments, self._data_types) if instruments else []
+        subscriptions = self._chains.venue.subscriptions(instruments, self._data_types) if instruments else []
         for subscription in subscriptions:
             self._start(subscription)
         wanted = [stream for link in self._links for stream in link.subscription.streams if stream[0] in self._wanted]
         self._turns.streams.set(wanted, self._clock.now_us())
+
+    async def _subscribe_unserved(self) -> None:
+        """Serve what nobody serves yet; of a chain, its options have to be known first."""
+        with suppress(SourceError):
+            await self._chains.refresh(self._unserved())
+        self._subscribe(self._unserved())
+
+    def _unserved(self) -> list[InstrumentDefinition]:
+        served = {name for link in self._links for name, _ in link.subscription.streams}
+        return [each for each in self._wanted.values() if each.key not in served]
+
+    async def _watch_chains(self) -> None:
+        """Options expire every day and new ones are listed: a chain that changed is subscribed anew."""
+        while True:
+            await self._clock.sleep(self.options.chains_s)
+            try:
+                changed = await self._chains.refresh(self.instruments)
+            except SourceError as error:
+                log.warning("options of chains not known: %s", error, extra={"exchange": self.venue.exchange})
+                continue
+            for link, task in list(self._links.items()):
+                if any(name in changed for name, _ in link.subscription.streams):
+                    task.cancel()
+                    del self._links[link]
+            if changed:
+                self._subscribe(self._unserved())
 
     def _start(self, subscription: Subscription) -> None:
         if self._group is None:
@@ -279,6 +311,11 @@ class ExchangeSource:
             # The group is being cancelled: nothing new begins.
             pass
         work.close()
+
+    async def _ask_for_turns(self) -> None:
+        while True:
+            await self._clock.sleep(self.options.yield_s)
+            self._wake.set()
 
     async def _look(self) -> None:
         """Timers: pings, dead connections, replacements that are due."""

@@ -1,9 +1,10 @@
 """Keeps what arrives on a socket until a turn takes it: the hot path, which does nothing else.
 
-Theory of operation. A listener appends the bytes and the time of receipt of each frame to two lists. The clock is read
-once per read of the socket, because all frames of one read have been in this machine for equally long. At the end of
-each read the shared `Load` learns what came; it asks for a turn when that is much, and stops the reading of all sockets
-when it is too much. Nothing is dropped: what is not read waits at the sender.
+Theory of operation. A listener appends the bytes of each frame to a list, and nothing else happens per frame. The clock
+is read once per read of the socket, because all frames of one read have been in this machine for equally long. At the
+end of each read the time and the number of its frames are noted, and the shared `Load` learns what came; it asks for a
+turn when that is much, and stops the reading of all sockets when it is too much. Nothing is dropped: what is not read
+waits at the sender.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 from picows.picows import WSCloseHandshake
 
+from market_data_tick_handler.core.ticks import Array
 from streaming_service.clock import Clock
 
 # Control frames of the WebSocket protocol are no longer than this.
@@ -85,8 +88,9 @@ class Inbox(WSListener):
         self._max_bytes = max_bytes
         self._on_end = on_end
         self._frames: list[bytes] = []
-        self._times: list[int] = []
-        self._size = 0
+        # Of each read: when it was, and how many frames it had brought.
+        self._read_us: list[int] = []
+        self._read_frames: list[int] = []
         self._counted = 0
         self._counted_size = 0
         self._parts: list[bytes] = []
@@ -113,25 +117,26 @@ class Inbox(WSListener):
     @property
     def arrived_bytes(self) -> int:
         """Bytes so far, likewise."""
-        return self.taken_bytes + self._size
+        return self.taken_bytes + self._counted_size
 
-    def take(self) -> tuple[list[bytes], list[int]]:
-        """Everything that waits, and when it came."""
-        frames, times = self._frames, self._times
+    def take(self) -> tuple[list[bytes], Array]:
+        """Everything that waits, and when it came (int64 microseconds, one per frame)."""
+        # A read that broke off has not said what it brought.
+        self._report()
+        frames = self._frames
+        local_us = np.repeat(np.array(self._read_us, np.int64), self._read_frames)
         if frames:
-            self._frames, self._times = [], []
-            self.taken += len(frames)
-            self.taken_bytes += self._size
+            self._frames, self._read_us, self._read_frames = [], [], []
+            self.taken += self._counted
+            self.taken_bytes += self._counted_size
             self._load.taken(self._counted, self._counted_size)
-            self._size = self._counted = self._counted_size = 0
-        return frames, times
+            self._counted = self._counted_size = 0
+        return frames, local_us
 
     def put(self, frame: bytes) -> None:
         """A frame that came another way (over REST), as if it arrived now."""
         self._stamp()
         self._frames.append(frame)
-        self._times.append(self.received_us)
-        self._size += len(frame)
         self._report()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -140,11 +145,8 @@ class Inbox(WSListener):
             self._stamp()
             self.heard_us = self.received_us
             self.heard_s = self._clock.monotonic_s()
-        size = frame.payload_size
-        if size > _LONGEST_CONTROL and frame.fin and not self._parts:
+        if frame.payload_size > _LONGEST_CONTROL and frame.fin and not self._parts:
             self._frames.append(frame.get_payload_as_bytes())
-            self._times.append(self.received_us)
-            self._size += size
         else:
             self._take_rare(transport, frame)
         if frame.last_in_buffer:
@@ -175,7 +177,7 @@ class Inbox(WSListener):
         elif kind is _CONTINUATION or not frame.fin:
             self._take_part(frame)
         elif kind is not _PONG:
-            self._append(frame.get_payload_as_bytes())
+            self._frames.append(frame.get_payload_as_bytes())
 
     def _take_part(self, frame: WSFrame) -> None:
         self._parts.append(frame.get_payload_as_bytes())
@@ -185,13 +187,8 @@ class Inbox(WSListener):
                 WSCloseCode.MESSAGE_TOO_BIG, f"a message in fragments is longer than {self._max_bytes} bytes"
             )
         if frame.fin:
-            self._append(b"".join(self._parts))
+            self._frames.append(b"".join(self._parts))
             self._parts, self._parts_size = [], 0
-
-    def _append(self, message: bytes) -> None:
-        self._frames.append(message)
-        self._times.append(self.received_us)
-        self._size += len(message)
 
     def _stamp(self) -> None:
         now_us = self._clock.now_us()
@@ -199,8 +196,12 @@ class Inbox(WSListener):
             self.received_us = now_us
 
     def _report(self) -> None:
-        count, size = len(self._frames), self._size
-        if count > self._counted:
-            counted, counted_size = self._counted, self._counted_size
-            self._counted, self._counted_size = count, size
-            self._load.came(count - counted, size - counted_size)
+        frames, counted = self._frames, self._counted
+        came = len(frames) - counted
+        if came:
+            size = len(frames[-1]) if came == 1 else sum(map(len, frames[counted:]))
+            self._read_us.append(self.received_us)
+            self._read_frames.append(came)
+            self._counted += came
+            self._counted_size += size
+            self._load.came(came, size)

@@ -63,7 +63,7 @@ class ConnectionOptions:
     renew_before_s: how long before `Venue.max_age_s` a connection is replaced. overlap_s, handover_s: how long two
     connections deliver side by side, at least, and at most while the new one does not know all that the old one knows.
     renew_pause_s: at least this long between two renewals of a connection
-    asked for by a doubt.
+    asked for by a doubt. chains_s: between two looks at what option chains consist of.
     """
 
     look_s: float = 0.1
@@ -89,6 +89,7 @@ class ConnectionOptions:
     overlap_s: float = 2.0
     handover_s: float = 30.0
     renew_pause_s: float = 60.0
+    chains_s: float = 900.0
     user_agent: str = "market-data-tick-handler"
     books: BookOptions = field(default_factory=BookOptions)
     checks: CheckOptions = field(default_factory=CheckOptions)

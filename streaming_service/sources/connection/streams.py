@@ -26,7 +26,8 @@ _HOLES_KEPT: Final = 256
 @dataclass(slots=True)
 class StreamState:
     """One stream. last_*: of its newest row. broken_us, broken_reason: since when it is void, 0 while it is whole;
-    only streams that are not primary. down: the instrument's outage was told, and no proof of life came since."""
+    only streams that are not primary. down: the instrument's outage was told, and no proof of life came since.
+    resumed_us: when a heartbeat, and not a row, ended its last outage."""
 
     stream: Stream
     primary: bool
@@ -39,6 +40,7 @@ class StreamState:
     broken_us: int = 0
     broken_reason: str = ""
     down: bool = False
+    resumed_us: int = 0
     beat_us: int = 0
     asked_s: float = float("-inf")
     holes: deque[Hole] = field(default_factory=lambda: deque(maxlen=_HOLES_KEPT))
@@ -144,7 +146,7 @@ class Streams:
             if not state.primary:
                 self.broken(stream, alive_us, reason)
             elif not state.down:
-                state.down = True
+                state.down, state.resumed_us = True, 0
                 out.append(Disconnect(stream[0], at_us, alive_us, reason, connection))
         return out
 
@@ -182,6 +184,7 @@ class Streams:
                 suspects.append(state)
             elif self._beats(state, socket.proof_us):
                 state.beat_us = socket.proof_us
+                state.resumed_us = socket.proof_us if state.down else state.resumed_us
                 state.down = False
                 beats.append(Heartbeat(instrument, socket.proof_us, socket.number))
         return beats, suspects
@@ -217,16 +220,22 @@ class Streams:
 
     def _beats(self, state: StreamState, proof_us: int) -> bool:
         if state.down:
-            return proof_us - state.beat_us >= self._heartbeat_us and proof_us >= state.since_us
+            # The first row is the better proof of a subscription that has just been made.
+            return proof_us - max(state.beat_us, state.since_us) >= self._heartbeat_us
         return proof_us - max(state.beat_us, state.last_row_us) >= self._heartbeat_us
 
     def _gaps(self, state: StreamState, holes: list[Hole]) -> list[Gap]:
         state.holes.extend(holes)
-        return [
-            Gap(*state.stream, hole.from_us, max(hole.to_us, hole.from_us + 1), _missing_text(hole))
-            for hole in holes
-            if not hole.across_outage
-        ]
+        gaps: list[Gap] = []
+        for hole in holes:
+            from_us = hole.from_us
+            if hole.across_outage:
+                # The outage is told. That it was over when a heartbeat said so is not: these numbers may be from later.
+                from_us, state.resumed_us = state.resumed_us, 0
+                if not from_us or from_us >= hole.to_us:
+                    continue
+            gaps.append(Gap(*state.stream, from_us, max(hole.to_us, from_us + 1), _missing_text(hole)))
+        return gaps
 
     @staticmethod
     def _remember_newest(state: StreamState, batch: TickBatch) -> None:

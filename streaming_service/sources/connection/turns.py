@@ -13,17 +13,19 @@ from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
 from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbeat, Rows
-from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.core.ticks import Array, DataType
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.sources.connection.intake import Intake
 from streaming_service.sources.connection.options import ConnectionOptions
 from streaming_service.sources.connection.recorder import FrameRecorder
 from streaming_service.sources.connection.streams import Streams, StreamState
-from streaming_service.sources.connection.venue_socket import VenueSocket, as_times
+from streaming_service.sources.connection.venue_socket import VenueSocket
 from streaming_service.sources.exchanges.protocol import Control, Decoded, Meaning, Stream, Venue
 
 log = logging.getLogger(__name__)
 
+# Frames decoded at once: of more, what is made on the way would no longer fit into the processor's cache.
+_DECODED_FRAMES: Final = 4_096
 _SWEEPS_PER_HEARTBEAT: Final = 4
 _SHOWN_BYTES: Final = 200
 
@@ -110,9 +112,10 @@ class Turns:
         for socket in list(self.sockets.values()):
             if socket.number in self._newcomers:
                 self._introduce(socket, now_us, rows)
-            frames, times = socket.inbox.take()
-            if frames:
-                self._take(socket, frames, times, rows, marks)
+            frames, local_us = socket.inbox.take()
+            for start in range(0, len(frames), _DECODED_FRAMES):
+                part = slice(start, start + _DECODED_FRAMES)
+                self._take(socket, frames[part], local_us[part], rows, marks)
         for number in list(self._successors):
             self._hand_over(number, now_us, rows, marks)
         for socket in list(self.sockets.values()):
@@ -142,9 +145,8 @@ class Turns:
             self.streams.works_since(streams, socket.acknowledged_us)
 
     def _take(
-        self, socket: VenueSocket, frames: list[bytes], times: list[int], rows: list[Event], marks: list[Mark]
+        self, socket: VenueSocket, frames: list[bytes], local_us: Array, rows: list[Event], marks: list[Mark]
     ) -> None:
-        local_us = as_times(times)
         if self._recorder is not None:
             self._recorder.frames(socket.number, frames, local_us)
         decoded = socket.decoder.decode(frames, local_us)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-import numpy as np
 from picows import WSCloseCode, WSMsgType, WSTransport
 
 from market_data_tick_handler.core.clock_offset import ClockOffset
@@ -173,8 +172,3 @@ class VenueSocket:
             self.send(self._keep_alive.message)
         elif not self.inbox.ended:
             self._transport.send_ping()
-
-
-def as_times(times: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Times of receipt as a column."""
-    return np.array(times, np.int64)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.instruments import InstrumentDefinition
@@ -247,6 +247,33 @@ class Venue(Protocol):
 
     def last_trade(self, instrument: InstrumentDefinition) -> Request | None:
         """REST call whose body `history.read` understands and whose newest row is the last trade; None: not there."""
+        ...
+
+
+@runtime_checkable
+class Chains(Protocol):
+    """Optional part of a venue: it can list what an option chain consists of.
+
+    chains_first: its chains are subscribed option by option, so that their options have to be asked for before.
+    """
+
+    @property
+    def chains_first(self) -> bool: ...
+
+    def chain_request(self, chain: InstrumentDefinition) -> Request:
+        """The request for the live options of a chain."""
+        ...
+
+    def read_chain(self, chain: InstrumentDefinition, body: bytes) -> tuple[str, ...]:
+        """The symbols of its options, as the venue writes them, by expiry and strike.
+
+        Raises:
+            ProtocolViolation: the body is not what the venue documents.
+        """
+        ...
+
+    def with_chains(self, options: Mapping[str, Sequence[str]]) -> Venue:
+        """The same venue, which now knows of what chains (by key) consist."""
         ...
 
 

@@ -12,6 +12,7 @@ from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.instruments import (
     InstrumentDefinition,
     InstrumentType,
+    chain_of,
     instrument_from_venue_symbol,
 )
 from market_data_tick_handler.core.ticks import ID_INTEGER, Array, DataType, TickBatch
@@ -30,7 +31,6 @@ from streaming_service.sources.tardis_machine.messages import (
     decode_message,
     unknown_type,
 )
-from streaming_service.sources.tick_files import chain_of
 
 # Whose trades are counted by one per symbol, and all of them come: futures also number fills that are no trades, which
 # the machine leaves out.

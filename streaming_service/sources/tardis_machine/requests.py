@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from market_data_tick_handler.core.instruments import InstrumentDefinition, InstrumentType
+from market_data_tick_handler.core.instruments import InstrumentDefinition, InstrumentType, chain_of
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import InstrumentError
 from streaming_service.sources.exchanges.protocol import Stream
 from streaming_service.sources.iso_times import iso_text
 from streaming_service.sources.tardis_symbols import request_symbol
-from streaming_service.sources.tick_files import chain_of
 
 MINUTE_US: Final = 60_000_000
 # The machine reads 20,000 bytes of HTTP headers, the path among them.

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from market_data_tick_handler.core.events import Disconnect, Event, Gap, Rows
-from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.instruments import InstrumentDefinition, chain_of
 from market_data_tick_handler.core.ticks import Array, DataType, TickBatch
 from market_data_tick_handler.core.timeframes import DAY_US, floor_us
 from market_data_tick_handler.errors import ConfigError, SourceError
@@ -23,7 +23,6 @@ from streaming_service.sources.tardis_machine.replay import ARRIVAL_SLACK_US, mi
 from streaming_service.sources.tardis_machine.requests import whole_minutes
 from streaming_service.sources.tardis_replay.channels import Chains, Segment, segments
 from streaming_service.sources.tardis_replay.client import Line, TardisAccess, raw_lines
-from streaming_service.sources.tick_files import chain_of
 
 log = logging.getLogger(__name__)
 

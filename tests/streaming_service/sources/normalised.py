@@ -13,9 +13,8 @@ import numpy as np
 
 from market_data_tick_handler.core.events import Event, Rows
 from market_data_tick_handler.core.ids import encode_id_texts, hash_text
-from market_data_tick_handler.core.instruments import instrument_from_venue_symbol
+from market_data_tick_handler.core.instruments import chain_of, instrument_from_venue_symbol
 from market_data_tick_handler.core.ticks import ID_HASH, LAYOUTS, TEXT_COLUMNS, DataType, TickBatch, concat
-from streaming_service.sources.tick_files import chain_of
 
 TYPES: Final = {
     "trade": DataType.TRADES,

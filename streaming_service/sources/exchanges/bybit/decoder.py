@@ -11,6 +11,7 @@ from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.instruments import (
     InstrumentDefinition,
     InstrumentType,
+    chain_of,
     instrument_from_venue_symbol,
 )
 from market_data_tick_handler.core.ticks import Array, DataType
@@ -37,7 +38,6 @@ from streaming_service.sources.exchanges.bybit.trades import (
     read_trades,
 )
 from streaming_service.sources.exchanges.protocol import Decoded
-from streaming_service.sources.tick_files import chain_of
 
 _NO_NUMBERS: Final = "a value is no number, or one that it cannot be"
 

@@ -13,10 +13,9 @@ from typing import Final
 import numpy as np
 
 from market_data_tick_handler.core.ids import hash_text
-from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.instruments import InstrumentDefinition, chain_of
 from market_data_tick_handler.core.ticks import Array, DataType, TickBatch
 from streaming_service.sources.exchanges.bybit.frames import OptionTicker
-from streaming_service.sources.tick_files import chain_of
 
 CALL: Final = 1
 PUT: Final = -1

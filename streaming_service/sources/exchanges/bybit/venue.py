@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from market_data_tick_handler.core.instruments import InstrumentDefinition, InstrumentType
+from market_data_tick_handler.core.instruments import InstrumentDefinition, InstrumentType, chain_of
 from market_data_tick_handler.core.ticks import DataType
 from streaming_service.sources.exchanges.bybit.decoder import BybitDecoder
 from streaming_service.sources.exchanges.bybit.frames import UNREADABLE, wrap_chain
@@ -36,7 +36,6 @@ from streaming_service.sources.exchanges.protocol import (
     Subscription,
     TradeHistory,
 )
-from streaming_service.sources.tick_files import chain_of
 
 TOPICS_PER_MESSAGE: Final = 10
 # All topics of one connection together, as JSON; options also have a limit on their number.

@@ -14,41 +14,19 @@ https://docs.deribit.com/#public-get_instruments
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol, Self
+from typing import Final
 
 import msgspec
 
-from market_data_tick_handler.core.instruments import InstrumentDefinition, instrument_from_venue_symbol
+from market_data_tick_handler.core.instruments import InstrumentDefinition, chain_of, instrument_from_venue_symbol
 from market_data_tick_handler.errors import InstrumentError
 from streaming_service.sources.exchanges.deribit.channels import EXCHANGE
 from streaming_service.sources.exchanges.deribit.frames import violation
 from streaming_service.sources.exchanges.protocol import Request
-from streaming_service.sources.tick_files import chain_of
 
 _PATH: Final = "/api/v2/public/get_instruments"
 # One request a second where other requests may be twenty.
 _WEIGHT: Final = 20
-
-
-class Chains(Protocol):
-    """Optional part of a venue: its chains are subscribed option by option."""
-
-    def chain_request(self, chain: InstrumentDefinition) -> Request:
-        """The request for the live options of a chain."""
-        ...
-
-    def read_chain(self, chain: InstrumentDefinition, body: bytes) -> tuple[str, ...]:
-        """The symbols of its options, as the venue writes them, by expiry and strike.
-
-        Raises:
-            ProtocolViolation: the body is not what the venue documents.
-        """
-        ...
-
-    def with_chains(self, options: Mapping[str, Sequence[str]]) -> Self:
-        """The same venue, which now knows of what chains (by key) consist."""
-        ...
 
 
 class _Listed(msgspec.Struct, gc=False):

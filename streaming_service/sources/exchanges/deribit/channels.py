@@ -9,6 +9,7 @@ from typing import Final
 from market_data_tick_handler.core.instruments import (
     InstrumentDefinition,
     InstrumentType,
+    chain_of,
     instrument_from_venue_symbol,
 )
 from market_data_tick_handler.core.ticks import DataType
@@ -16,7 +17,6 @@ from market_data_tick_handler.errors import InstrumentError
 from streaming_service.sources.exchanges.deribit.frames import BOOK, TICKER, TRADES, channel_kind
 from streaming_service.sources.exchanges.deribit.tickers import OptionTerms
 from streaming_service.sources.exchanges.protocol import Stream
-from streaming_service.sources.tick_files import chain_of
 
 EXCHANGE: Final = "deribit"
 # What a channel can carry; the first one names what nobody asked for.

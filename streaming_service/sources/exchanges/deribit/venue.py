@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.instruments import InstrumentDefinition, chain_of
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import InstrumentError
 from streaming_service.sources.exchanges.deribit.chains import chain_request, read_chain
@@ -34,7 +34,6 @@ from streaming_service.sources.exchanges.protocol import (
     Stream,
     Subscription,
 )
-from streaming_service.sources.tick_files import chain_of
 
 PATH: Final = "/ws/api/v2"
 # Deribit refuses requests that are too long ("request entity too large" beyond some 250 channels of options).
@@ -119,6 +118,11 @@ class DeribitVenue:
     def last_trade(self, instrument: InstrumentDefinition) -> Request | None:
         """REST call whose body `history.read` understands and whose newest row is the last trade."""
         return last_trade_request(instrument) if DataType.TRADES in instrument.data_types else None
+
+    @property
+    def chains_first(self) -> bool:
+        """True: each option has a ticker of its own, and there is none of a chain."""
+        return True
 
     def chain_request(self, chain: InstrumentDefinition) -> Request:
         """The request for the live options of a chain."""

@@ -20,11 +20,10 @@ from typing import Final
 
 import msgspec
 
-from market_data_tick_handler.core.instruments import InstrumentDefinition, instrument_from_venue_symbol
+from market_data_tick_handler.core.instruments import InstrumentDefinition, chain_of, instrument_from_venue_symbol
 from market_data_tick_handler.errors import InstrumentError
 from streaming_service.sources.exchanges.okx.frames import UNREADABLE, violation
 from streaming_service.sources.exchanges.protocol import Poll, Request
-from streaming_service.sources.tick_files import chain_of
 
 POLL_S: Final = 5.0
 # Channel -> where REST has the same for a whole family.

@@ -20,6 +20,7 @@ from market_data_tick_handler.core.ids import hash_text
 from market_data_tick_handler.core.instruments import (
     InstrumentDefinition,
     InstrumentType,
+    chain_of,
     instrument_from_venue_symbol,
 )
 from market_data_tick_handler.core.ticks import Array, DataType, TickBatch
@@ -28,7 +29,6 @@ from market_data_tick_handler.errors import InstrumentError, ProtocolViolation
 from streaming_service.sources.exchanges.okx.frames import Read, T, violation
 from streaming_service.sources.exchanges.okx.messages import Number, Summary, Ticker, number
 from streaming_service.sources.exchanges.okx.trades import MILLISECOND_US
-from streaming_service.sources.tick_files import chain_of
 
 SUMMARY_CHANNEL: Final = "opt-summary"
 # Of one option.

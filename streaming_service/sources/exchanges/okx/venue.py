@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from market_data_tick_handler.core.instruments import InstrumentDefinition, InstrumentType
+from market_data_tick_handler.core.instruments import InstrumentDefinition, InstrumentType, chain_of
 from market_data_tick_handler.core.ticks import DataType
 from streaming_service.sources.exchanges.okx.chains import chain_polls, chain_request, read_chain
 from streaming_service.sources.exchanges.okx.control import PING, read_control
@@ -33,7 +33,6 @@ from streaming_service.sources.exchanges.protocol import (
     Stream,
     Subscription,
 )
-from streaming_service.sources.tick_files import chain_of
 
 PUBLIC: Final = "/ws/v5/public"
 BUSINESS: Final = "/ws/v5/business"
@@ -146,6 +145,11 @@ class OkxVenue:
     def last_trade(self, instrument: InstrumentDefinition) -> Request | None:
         """REST call whose body `history.read` understands and whose newest row is the last trade."""
         return last_trade_request(instrument) if DataType.TRADES in instrument.data_types else None
+
+    @property
+    def chains_first(self) -> bool:
+        """False: a family has channels of its own, and polls for the rest."""
+        return False
 
     def chain_request(self, chain: InstrumentDefinition) -> Request:
         """The request for the live options of a chain."""

@@ -80,9 +80,9 @@ class PlainDecoder:
             elif "u" in said:
                 self._book(instrument.key, said, time_us, out)
             else:
-                out.filtered[instrument.key, DataType.TRADES] = out.filtered.get(
-                    (instrument.key, DataType.TRADES), 0
-                ) + 1
+                out.filtered[instrument.key, DataType.TRADES] = (
+                    out.filtered.get((instrument.key, DataType.TRADES), 0) + 1
+                )
         return out
 
     def _trade(self, key: str, said: dict[str, Any], time_us: int) -> Rows:

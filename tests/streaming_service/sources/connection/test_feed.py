@@ -47,7 +47,9 @@ async def test_rows_of_a_turn_are_not_younger_than_the_turn() -> None:
             await server.trade()
         await until(lambda: len(run.ids()) == 50)
         for turn in run.turns:
-            newest_us = max((int(each.batch["local_timestamp"][-1]) for each in turn if isinstance(each, Rows)), default=0)
+            newest_us = max(
+                (int(each.batch["local_timestamp"][-1]) for each in turn if isinstance(each, Rows)), default=0
+            )
             assert newest_us <= CLOCK.now_us()
 
 
@@ -130,7 +132,9 @@ async def test_application_level_pings_and_pongs_serve_as_well() -> None:
         assert run.disconnects() == []
 
 
-@pytest.mark.parametrize(("status", "headers", "wait_s"), [(429, {"Retry-After": "1"}, 1.0), (418, {}, 0.6), (429, {}, 0.3)])
+@pytest.mark.parametrize(
+    ("status", "headers", "wait_s"), [(429, {"Retry-After": "1"}, 1.0), (418, {}, 0.6), (429, {}, 0.3)]
+)
 async def test_a_refused_handshake_is_repeated_after_the_wait_that_was_asked_for(
     status: int, headers: dict[str, str], wait_s: float
 ) -> None:

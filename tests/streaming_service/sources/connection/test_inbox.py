@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
 
 from market_data_tick_handler.testing import ManualClock
@@ -84,7 +85,13 @@ async def connected(
 
 async def heard(ends: Ends, count: int) -> list[bytes]:
     await until(lambda: ends.inbox.waiting >= count)
-    return ends.inbox.take()[0]
+    return taken(ends)[0]
+
+
+def taken(ends: Ends) -> tuple[list[bytes], list[int]]:
+    frames, local_us = ends.inbox.take()
+    assert local_us.dtype == np.int64
+    return frames, local_us.tolist()
 
 
 async def test_long_and_short_messages_are_kept_in_order() -> None:
@@ -92,7 +99,7 @@ async def test_long_and_short_messages_are_kept_in_order() -> None:
         sent = [b"%d" % size * size for size in (1, 124, 125, 126, 127, 5_000, 3)]
         ends.send(*(text(each) for each in sent))
         assert await heard(ends, len(sent)) == sent
-        assert ends.inbox.take() == ([], [])
+        assert taken(ends) == ([], [])
         assert (ends.inbox.arrived, ends.inbox.arrived_bytes) == (7, sum(map(len, sent)))
 
 
@@ -114,11 +121,20 @@ async def test_a_message_in_fragments_without_end_is_bounded_and_ends_the_connec
     async with connected(max_bytes=1_000) as ends:
         ends.send(text(b"a" * 600, last=False), more(b"b" * 600))
         await until(lambda: ends.inbox.ended)
-        assert ends.inbox.take() == ([], [])
+        assert taken(ends) == ([], [])
         try:
             await ends.transport.wait_disconnected()
         except Exception as error:
             assert "longer than 1000 bytes" in str(error)
+
+
+async def test_what_came_before_a_fragment_too_many_is_kept_with_its_time() -> None:
+    async with connected(max_bytes=1_000) as ends:
+        ends.send(text(b"x" * 200), text(b"a" * 600, last=False), more(b"b" * 600))
+        await until(lambda: ends.inbox.ended)
+        assert taken(ends) == ([b"x" * 200], [T0])
+        assert (ends.inbox.arrived, ends.inbox.arrived_bytes) == (1, 200)
+        assert (ends.load.frames, ends.load.bytes) == (0, 0)
 
 
 async def test_frames_are_stamped_with_the_clock_and_never_backwards() -> None:
@@ -131,7 +147,7 @@ async def test_frames_are_stamped_with_the_clock_and_never_backwards() -> None:
         ends.inbox._clock = ManualClock(T0 - 3_600_000_000)
         ends.send(text(b"after the clock was set back"))
         await until(lambda: ends.inbox.waiting == 3)
-        assert ends.inbox.take()[1] == [T0, T0 + 2_000_000, T0 + 2_000_000]
+        assert taken(ends)[1] == [T0, T0 + 2_000_000, T0 + 2_000_000]
 
 
 async def test_a_read_that_ends_with_a_ping_does_not_leave_its_time_to_the_next() -> None:
@@ -141,7 +157,7 @@ async def test_a_read_that_ends_with_a_ping_does_not_leave_its_time_to_the_next(
         ends.clock.move(5.0)
         ends.send(text(b"y" * 300))
         await until(lambda: ends.inbox.waiting == 2)
-        assert ends.inbox.take()[1] == [T0, T0 + 5_000_000]
+        assert taken(ends)[1] == [T0, T0 + 5_000_000]
 
 
 async def test_pongs_are_heard_but_are_no_frames() -> None:
@@ -161,7 +177,7 @@ async def test_a_frame_from_elsewhere_is_put_between_those_of_the_socket() -> No
         ends.inbox.put(b"from REST")
         ends.send(text(b"after"))
         await until(lambda: ends.inbox.waiting == 3)
-        assert ends.inbox.take() == ([b"before", b"from REST", b"after"], [T0, T0 + 1_000_000, T0 + 1_000_000])
+        assert taken(ends) == ([b"before", b"from REST", b"after"], [T0, T0 + 1_000_000, T0 + 1_000_000])
         assert (ends.load.frames, ends.load.bytes) == (0, 0)
 
 
@@ -169,10 +185,10 @@ async def test_the_load_asks_for_a_turn_by_frames_or_by_bytes() -> None:
     for turn in ((3, 10**9), (10**9, 100)):
         async with connected(turn=turn) as ends:
             ends.send(text(b"x" * 40), text(b"x" * 40))
-            await until(lambda: ends.inbox.waiting == 2)  # noqa: B023
+            await until(lambda: ends.inbox.waiting == 2)
             assert ends.turns == []
             ends.send(text(b"x" * 40))
-            await until(lambda: ends.turns)  # noqa: B023
+            await until(lambda: ends.turns)
 
 
 async def test_the_load_holds_once_and_lets_go_when_everything_was_taken() -> None:

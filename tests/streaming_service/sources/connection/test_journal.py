@@ -75,7 +75,9 @@ async def replayed(path: Path, venue: PlainVenue | None = None) -> list[Event]:
     out: list[Event] = []
     async with aclosing(source.events()) as lists:  # type: ignore[type-var]
         async for events in lists:
-            newest_us = max((int(each.batch["local_timestamp"].max()) for each in events if isinstance(each, Rows)), default=0)
+            newest_us = max(
+                (int(each.batch["local_timestamp"].max()) for each in events if isinstance(each, Rows)), default=0
+            )
             assert newest_us <= source.fed_until_us
             out += events
     return out
@@ -239,7 +241,9 @@ async def test_a_paced_replay_promises_nothing_that_it_has_not_yielded(tmp_path:
     source = JournalSource(tmp_path, VENUES, clock=clock, speed=0.001)
     async with aclosing(source.events()) as lists:  # type: ignore[type-var]
         async for events in lists:
-            assert source.fed_until_us >= max(int(e.batch["local_timestamp"].max()) for e in events if isinstance(e, Rows))
+            assert source.fed_until_us >= max(
+                int(e.batch["local_timestamp"].max()) for e in events if isinstance(e, Rows)
+            )
     # Nine turns of a millisecond, a thousand times slower.
     assert clock.monotonic_s() == pytest.approx(9.0, abs=0.1)
 
@@ -258,7 +262,12 @@ def candles(events: Sequence[Sequence[Event]], instrument: InstrumentDefinition)
 
 def comparable(events: Sequence[Event]) -> list[tuple[object, ...]]:
     return [
-        (each.instrument, each.data_type, each.connection, *(column.tobytes() for column in each.batch.columns.values()))
+        (
+            each.instrument,
+            each.data_type,
+            each.connection,
+            *(column.tobytes() for column in each.batch.columns.values()),
+        )
         if isinstance(each, Rows)
         else (each,)
         for each in events
@@ -269,39 +278,39 @@ async def test_a_replay_gives_the_rows_the_gaps_and_the_candles_of_the_live_run(
     """A run with everything in it: outage, missing numbers, broken book, handover, quiet times, a dropped instrument."""
     venue = PlainVenue(keep_alive=KeepAlive(0.05))
     journal = FrameRecorder(tmp_path, exchange=EXCHANGE, started_us=CLOCK.now_us(), max_bytes=5_000)
-    async with serving() as server:
-        async with running(server, venue, [BTC, ETH], BOTH, recorder=journal) as run:
+    async with serving() as server, running(server, venue, [BTC, ETH], BOTH, recorder=journal) as run:
+        await server.change_book()
+        await server.change_book("ETHUSDT")
+        await until(lambda: run.rows(DataType.BOOK) and run.rows(DataType.BOOK, ETH))
+        await server.trade(count=20)
+        await server.trade("ETHUSDT", count=5)
+        await server.say(b"garbage " * 30)
+        await until(lambda: len(run.ids()) == 20)
+        server.live[0].cut()
+        await until(run.disconnects)
+        await until(lambda: server.live and run.source.status().connections[0].acknowledged)
+        await server.trade(count=3, delivered=False)
+        await server.trade(count=10)
+        await server.trade(count=2, delivered=False)
+        await server.trade(count=10)
+        await until(lambda: 45 in run.ids())
+        await server.change_book()
+        await until(lambda: run.rows(DataType.BOOK)[-1].connection == 1)
+        await server.change_book(skip=3)
+        await server.change_book()
+        await until(lambda: {gap.data_type for gap in run.gaps()} == set(BOTH))
+        await server.say({"leave": 1})
+        while run.source.status().connections[0].renewals < 1:
+            await server.trade()
             await server.change_book()
-            await server.change_book("ETHUSDT")
-            await until(lambda: run.rows(DataType.BOOK) and run.rows(DataType.BOOK, ETH))
-            await server.trade(count=20)
-            await server.trade("ETHUSDT", count=5)
-            await server.say(b"garbage " * 30)
-            await until(lambda: len(run.ids()) == 20)
-            server.live[0].cut()
-            await until(run.disconnects)
-            await until(lambda: server.live and run.source.status().connections[0].acknowledged)
-            await server.trade(count=3, delivered=False)
-            await server.trade(count=10)
-            await server.trade(count=2, delivered=False)
-            await server.trade(count=10)
-            await until(lambda: 45 in run.ids())
-            await server.change_book()
-            await until(lambda: run.rows(DataType.BOOK)[-1].connection == 1)
-            await server.change_book(skip=3)
-            await server.change_book()
-            await until(lambda: {gap.data_type for gap in run.gaps()} == set(BOTH))
-            await server.say({"leave": 1})
-            while run.source.status().connections[0].renewals < 1:
-                await server.trade()
-                await server.change_book()
-            beats = len(run.heartbeats())
-            await until(lambda: len(run.heartbeats()) > beats)
-            run.source.set_instruments([BTC])
-            await server.trade("ETHUSDT", count=3)
-            await server.trade(count=5)
-            total = len(server.trades["BTCUSDT"])
-            await until(lambda: total in run.ids())
+            await CLOCK.sleep(0)
+        beats = len(run.heartbeats())
+        await until(lambda: len(run.heartbeats()) > beats)
+        run.source.set_instruments([BTC])
+        await server.trade("ETHUSDT", count=3)
+        await server.trade(count=5)
+        total = len(server.trades["BTCUSDT"])
+        await until(lambda: total in run.ids())
     journal.close()
     assert run.heartbeats() and run.disconnects() and len(list(tmp_path.iterdir())) > 2
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from market_data_tick_handler.core.ids import hash_text
-from market_data_tick_handler.core.instruments import instrument_from_venue_symbol, parse_instrument_key
+from market_data_tick_handler.core.instruments import chain_of, instrument_from_venue_symbol, parse_instrument_key
 from market_data_tick_handler.core.ticks import ID_INTEGER, LAYOUTS, DataType
 from streaming_service.sources.exchanges.binance import VENUES
 from streaming_service.sources.exchanges.protocol import Decoded, Decoder
-from streaming_service.sources.tick_files import chain_of
 from tests.streaming_service.sources.exchanges.binance.messages import EVENT_MS, START_US, arrivals, frame, trade
 from tests.streaming_service.sources.exchanges.vectors import BOOK_SNAPSHOT, OPTION, TRADE, Message, messages
 

@@ -15,10 +15,9 @@ from market_data_tick_handler.core.instruments import InstrumentDefinition, pars
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import InstrumentError, ProtocolViolation
 from streaming_service.sources.exchanges.deribit import VENUES, DeribitVenue
-from streaming_service.sources.exchanges.deribit.chains import Chains
 from streaming_service.sources.exchanges.deribit.history import MAX_COUNT, DeribitTradeHistory
 from streaming_service.sources.exchanges.deribit.venue import CHANNELS_PER_CONNECTION, CHANNELS_PER_MESSAGE
-from streaming_service.sources.exchanges.protocol import Meaning, Request, Subscription, TradeRange, Venue
+from streaming_service.sources.exchanges.protocol import Chains, Meaning, Request, Subscription, TradeRange, Venue
 from tests.streaming_service.sources.exchanges.deribit.feed import (
     CHAIN,
     ETHER,
