@@ -21,6 +21,7 @@ import numpy as np
 from market_data_tick_handler.core.events import Event, Rows
 from market_data_tick_handler.core.instruments import parse_instrument_key
 from market_data_tick_handler.core.options import FeatureParameters, PipelineOptions
+from market_data_tick_handler.core.order_book import ASK, BID, BookChanges, OrderBook
 from market_data_tick_handler.core.pipeline import Day, Pipeline
 from market_data_tick_handler.core.ticks import BOOK_LEVELS, ID_HASH, ID_INTEGER, DataType, TickBatch
 from market_data_tick_handler.core.timeframes import DAY_US
@@ -105,6 +106,8 @@ def compile_kernels(progress: Callable[[str], None] | None = None) -> None:
     state, ids = restored.snapshot(), restored.ids_snapshot()
     restored.restore(state)
     restored.restore_ids(ids)
+    say("order book")
+    OrderBook().apply(_book_changes())
     for stale in marker.parent.glob("warm-*.nbi"):
         stale.unlink(missing_ok=True)
     marker.touch()
@@ -130,6 +133,20 @@ def _events(key: str, kind: int) -> list[Event]:
         TickBatch.build(DataType.LIQUIDATIONS, {**stamps, **forced}),
     )
     return [Rows(key, batch) for batch in batches]
+
+
+def _book_changes() -> BookChanges:
+    """A snapshot, and a change that crosses it."""
+    times = _START_US + np.array([0, 1_000_000], np.int64)
+    return BookChanges(
+        times,
+        times + 5_000,
+        np.array([True, False]),
+        np.array([2, 3], np.int64),
+        np.array([ASK, BID, BID], np.int8),
+        np.array([101.0, 100.0, 102.0]),
+        np.ones(3),
+    )
 
 
 def _options() -> TickBatch:

@@ -89,7 +89,7 @@ def test_believable_silence_keeps_between_floor_and_ceiling() -> None:
 
 @pytest.mark.parametrize("wrong", [{"floor_us": 0}, {"floor_us": 700 * S}, {"quantile": 1.0}])
 def test_limits_that_contradict_themselves_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="expected|must be"):
+    with pytest.raises(ValueError, match=r"expected|must be"):
         PaceLimits(**{"floor_us": S, "ceiling_us": 600 * S, **wrong})  # type: ignore[arg-type]
 
 
@@ -129,9 +129,7 @@ def test_a_new_subscription_starts_its_silence_anew() -> None:
 
 def connection(**changes: int) -> ConnectionLiveness:
     limits = PaceLimits(floor_us=S, ceiling_us=30 * S)
-    return ConnectionLiveness(
-        limits, **{"ping_every_us": 15 * S, "pong_within_us": 5 * S, "opened_us": T0, **changes}
-    )
+    return ConnectionLiveness(limits, **{"ping_every_us": 15 * S, "pong_within_us": 5 * S, "opened_us": T0, **changes})
 
 
 def busy_connection() -> tuple[ConnectionLiveness, int]:

@@ -120,9 +120,7 @@ def test_more_open_holes_than_are_waited_for_are_told_early_oldest_first() -> No
     assert watch.missing == 5
 
 
-@given(
-    st.lists(st.integers(1, 300), min_size=1, max_size=300), st.integers(1, 40), st.randoms(use_true_random=False)
-)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=300), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_whatever_the_order_and_the_batches_exactly_the_missing_numbers_are_told(
     numbers: list[int], size: int, chance: random.Random
 ) -> None:

@@ -93,7 +93,8 @@ async def test_a_socket_cut_for_six_seconds_is_gapped_at_once_and_repaired(tmp_p
         gapped = await candle(run, opened, quality="GAPPED")
         assert gapped["revision"] == 0
         lost = 1.0 - gapped["coverage"]
-        assert lost == pytest.approx(0.4, abs=0.02)
+        # test_recovery has it to the microsecond; here the reconnect takes its time, on a busy machine up to a second.
+        assert 0.4 <= lost <= 0.42 + run.clock.speed / 15
         repaired = await candle(run, opened, quality="REPAIRED")
         assert repaired["revision"] > gapped["revision"] and repaired["coverage"] == gapped["coverage"]
         await settled(run)

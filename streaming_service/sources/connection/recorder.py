@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -115,7 +116,10 @@ class FrameRecorder:
         except OSError as error:
             self.failed = repr(error)
             log.error("the raw journal stops: %s", error, extra={"path": str(self._path)})
-            self._file = None
+            file, self._file = self._file, None
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
         self._settled = (*self._open.values(), *(() if self._wanted is None else (self._wanted,)))
 
     def close(self) -> None:

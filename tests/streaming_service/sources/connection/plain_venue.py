@@ -157,12 +157,17 @@ class PlainHistory:
         return Request(f"/trades?symbol={instrument.venue_symbol}&from={first}&limit={self.page}", weight=5)
 
 
+_NOWHERE: Final = Endpoints("ws://127.0.0.1:9", "http://127.0.0.1:9")
+_KEEP_ALIVE: Final = KeepAlive(5.0)
+_HISTORY: Final = PlainHistory()
+
+
 @dataclass(frozen=True)
 class PlainVenue:
     """The venue; every limit can be set."""
 
-    endpoints: Endpoints = Endpoints("ws://127.0.0.1:9", "http://127.0.0.1:9")
-    keep_alive: KeepAlive = KeepAlive(5.0)
+    endpoints: Endpoints = _NOWHERE
+    keep_alive: KeepAlive = _KEEP_ALIVE
     max_age_s: float | None = None
     weight_per_minute: int = 6_000
     per_connection: int = 10
@@ -172,7 +177,7 @@ class PlainVenue:
     tells_last: bool = False
     acknowledges: bool = True
     exchange: str = EXCHANGE
-    history: PlainHistory = PlainHistory()
+    history: PlainHistory | None = _HISTORY
 
     def decoder(
         self, instruments: Sequence[InstrumentDefinition], data_types: Collection[DataType], *, connection: int = 0

@@ -12,6 +12,7 @@ from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbe
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.liveness import PaceLimits
 from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.errors import SourceError
 from streaming_service.clock import SystemClock
 from streaming_service.sources.connection.feed import ExchangeSource
 from streaming_service.sources.connection.options import BookOptions, CheckOptions, ConnectionOptions, RestOptions
@@ -59,7 +60,7 @@ class Running:
         self.events: list[Event] = []
         self.turns: list[list[Event]] = []
         self.drained_us: list[int] = []
-        self.error: Exception | None = None
+        self.error: SourceError | None = None
         self.ended = False
         self.reads = True
 
@@ -95,7 +96,7 @@ class Running:
                     assert events == []
                     if self.reads:
                         self.drain()
-        except Exception as error:
+        except SourceError as error:
             self.error = error
         finally:
             self.ended = True

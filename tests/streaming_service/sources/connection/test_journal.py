@@ -203,6 +203,21 @@ def test_a_disk_that_fails_stops_the_journal_and_not_the_feed(tmp_path: Path) ->
     assert it.written_bytes == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_disk_that_becomes_full_leaves_what_was_written_before(tmp_path: Path) -> None:
+    it = write_turns(tmp_path, 5)
+    assert it._file is not None
+    it._file.close()
+    it._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    it.frames(0, [trade(100)], np.array([T0 + 90_000]))
+    it.turn(T0 + 90_001)
+    assert "No space left" in it.failed
+    it.frames(0, [trade(101)], np.array([T0 + 90_002]))
+    it.turn(T0 + 90_003)
+    it.close()
+    assert ids_of(tmp_path) == list(range(1, 16))
+
+
 async def test_frames_of_a_connection_that_is_not_in_the_files_are_counted(tmp_path: Path) -> None:
     it = recorder(tmp_path)
     it.frames(5, [trade(1), trade(2)], np.array([T0, T0]))
@@ -275,7 +290,7 @@ def comparable(events: Sequence[Event]) -> list[tuple[object, ...]]:
 
 
 async def test_a_replay_gives_the_rows_the_gaps_and_the_candles_of_the_live_run(tmp_path: Path) -> None:
-    """A run with everything in it: outage, missing numbers, broken book, handover, quiet times, a dropped instrument."""
+    """A run with everything in it: outage, missing numbers, broken book, handover, silence, a dropped instrument."""
     venue = PlainVenue(keep_alive=KeepAlive(0.05))
     journal = FrameRecorder(tmp_path, exchange=EXCHANGE, started_us=CLOCK.now_us(), max_bytes=5_000)
     async with serving() as server, running(server, venue, [BTC, ETH], BOTH, recorder=journal) as run:
@@ -312,7 +327,7 @@ async def test_a_replay_gives_the_rows_the_gaps_and_the_candles_of_the_live_run(
         total = len(server.trades["BTCUSDT"])
         await until(lambda: total in run.ids())
     journal.close()
-    assert run.heartbeats() and run.disconnects() and len(list(tmp_path.iterdir())) > 2
+    assert run.heartbeats() and run.disconnects() and len(RecordedFrames(tmp_path).files) > 2
 
     again = await replayed(tmp_path, venue)
     assert comparable(again) == comparable(run.events)

@@ -191,6 +191,6 @@ async def test_the_bound_on_pages_comes_from_the_options() -> None:
 
 async def test_a_venue_without_history_gives_nothing_and_says_so() -> None:
     async with calling() as (server, rest):
-        found, complete = await fetch_trades(rest, PlainVenue(history=None), BTC, TradeRange(0, 1))  # type: ignore[arg-type]
+        found, complete = await fetch_trades(rest, PlainVenue(history=None), BTC, TradeRange(0, 1))
         assert (len(found), complete) == (0, False)
         assert server.requests == []
