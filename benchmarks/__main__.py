@@ -9,19 +9,22 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from benchmarks import book, everything, history, indicators, live, soak, startup
+from benchmarks import book, everything, history, indicators, live, live_socket, repair, serve_redis, soak, startup
 from benchmarks.results import Result, table
 
 BENCHMARKS: Final[Mapping[str, Callable[[bool], Iterator[Result]]]] = {
     "kernels": startup.run_kernels,
     "start": startup.run_start,
     "live": live.run,
+    "live_socket": live_socket.run,
+    "repair": repair.run,
     "book": book.run,
     "everything": everything.run,
     "parquet": history.run_parquet,
     "csv": history.run_csv,
     "memory": history.run_memory,
     "indicators": indicators.run,
+    "serve_redis": serve_redis.run,
     "soak": soak.run,
 }
 

@@ -28,6 +28,7 @@ from market_data_tick_handler.core.features.registry import (  # noqa: E402
     group_names,
 )
 from market_data_tick_handler.core.ticks import DataType  # noqa: E402
+from market_data_tick_handler.wire import page, schema  # noqa: E402
 from streaming_service.monitoring.metrics import metrics_table  # noqa: E402
 
 _NOTE: Final = "<!-- Written by docs/generate.py; run `make docs` instead of editing. -->\n"
@@ -124,6 +125,11 @@ def metrics_page() -> str:
     return f"{_NOTE}\n# Metrics\n\n{metrics_table().strip()}\n"
 
 
+def wire_page() -> str:
+    """Messages, their channels and fields."""
+    return f"{_NOTE}\n{page.wire_page()}"
+
+
 def settings_schema() -> str:
     """JSON schema of streaming.yaml, for editors."""
     return orjson.dumps(config.json_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
@@ -134,6 +140,8 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/schemas.md": schemas_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/metrics.md": metrics_page,
+    "docs/reference/wire.md": wire_page,
+    "docs/reference/wire.schema.json": schema.schema_file,
     "config/schema.json": settings_schema,
 }
 

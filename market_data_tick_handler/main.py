@@ -175,11 +175,15 @@ def _run_live(
 
 @app.command(rich_help_panel="History")
 def replay(
-    files: Annotated[
-        list[Path],
-        typer.Option("--files", metavar="FILE...", help="Tardis CSV, CSV.gz, or Parquet day files of ours."),
-    ],
     out: Annotated[Path, typer.Option("--out", help="Directory for processed_candles/ (and raw_tick_data/).")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--files", metavar="FILE...", help="Tardis CSV, CSV.gz, or Parquet day files of ours."),
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", metavar="DIR", help="Frames that a service recorded: its record.path."),
+    ] = None,
     speed: Annotated[str, typer.Option("--speed", help="max, 1x (as recorded), 60x, ...")] = "max",
     timeframes: options.Timeframes = None,
     store_ticks: Annotated[
@@ -194,13 +198,14 @@ def replay(
     log_level: options.LogLevel = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Recorded ticks through the live path: files in, candles out, every row accounted for."""
+    """Recorded ticks or frames through the live path: candles out, every row accounted for."""
     from market_data_tick_handler.commands.replay import ReplayOptions, run
 
     raise typer.Exit(
         run(
             ReplayOptions(
-                files=tuple(files),
+                files=tuple(files or ()),
+                journal=journal,
                 out=out,
                 speed=speed,
                 timeframes=tuple(timeframes or ()),

@@ -43,6 +43,9 @@ class StreamAccount:
     late: int = 0
     clamped: int = 0
 
+    def __add__(self, other: StreamAccount) -> StreamAccount:
+        return StreamAccount(*(getattr(self, name) + getattr(other, name) for name in OUTCOMES))
+
     @property
     def balances(self) -> bool:
         """The accounting law."""

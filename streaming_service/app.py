@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from market_data_tick_handler.config import (
     check_installed,
@@ -41,16 +41,21 @@ from streaming_service.monitoring.kernels import KernelCompilations
 from streaming_service.monitoring.loop_lag import LoopLag
 from streaming_service.monitoring.metrics import Sample, ServiceMetrics
 from streaming_service.monitoring.observer import TurnMonitor
+from streaming_service.reload import Reader, adopt_and_tell
 from streaming_service.sink import FullPolicy, Outlet, Sink
 from streaming_service.sinks.bus import InProcessBus
 from streaming_service.sinks.terminal import TerminalSink
 from streaming_service.supervisor import RestartPolicy, Supervisor
+
+if TYPE_CHECKING:
+    from streaming_service.live_sources import LiveSources
 
 log = logging.getLogger(__name__)
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 FLUSH_INTERVAL_S: Final = 5.0
+_RECORD_GAPS_S: Final = 1.0
 
 
 class Service:
@@ -95,6 +100,7 @@ class Service:
         self.metrics = ServiceMetrics([self._samples])
         self._loop_lag = LoopLag(self._wall)
         self._kernels = KernelCompilations()
+        self._run_log = None if self._inputs.live is None else self._inputs.live.run_log
         self._candle_outlets = [self._outlet(name, sink) for name, sink in self._candle_sinks(terminal, sinks or {})]
         self._tick_outlets = [self._outlet(name, sink) for name, sink in self._tick_sinks()]
         self.durability = self._make_durability() if self._durable else None
@@ -120,7 +126,7 @@ class Service:
                 self.changes,
                 token=settings.monitoring.auth_token.get_secret_value(),
                 current=lambda: (self.instruments, self.timeframes),
-                define=lambda names: define_instruments(settings, names),
+                define=lambda names: define_instruments(self.settings, names),
             ).routes(),
         )
 
@@ -144,6 +150,8 @@ class Service:
             log.info("service started", extra={"monitoring": self.server.url, "instruments": " ".join(self.pipelines)})
             await self._lifecycle.run(asyncio.Event() if stop is None else stop, duration_s)
         finally:
+            for pipeline in self.pipelines.values():
+                self._record_end(pipeline)
             if self.durability is not None:
                 await self.durability.aclose()
             elif self.settings.persist.store_ticks:
@@ -190,20 +198,27 @@ class Service:
         """Call `change` when no turn is under way."""
         await self._ingest.between_turns(change)
 
-    async def subscribe(self, instruments: Sequence[InstrumentDefinition]) -> None:
-        """Make the sources carry exactly these instruments.
+    def check_instruments(self, instruments: Sequence[InstrumentDefinition]) -> None:
+        """Whether the sources can carry exactly these instruments.
 
         Raises:
-            ConfigError: the sources cannot change, or have no connection to an exchange.
+            ConfigError: they cannot change, or lack a connection to an exchange.
         """
+        self._changing_sources().check(instruments)
+
+    async def subscribe(self, instruments: Sequence[InstrumentDefinition]) -> None:
+        """Make the sources carry exactly these instruments; raises as `check_instruments`."""
+        self._changing_sources().set_instruments(instruments)
+        self.instruments = tuple(instruments)
+
+    def _changing_sources(self) -> LiveSources:
         if self._inputs.live is None:
             raise ConfigError(
                 "simulated and recorded sources have the instruments they began with",
                 key="instruments",
                 hint="restart with others",
             )
-        self._inputs.live.set_instruments(instruments)
-        self.instruments = tuple(instruments)
+        return self._inputs.live
 
     def admit_instrument(self, instrument: InstrumentDefinition) -> None:
         """Give an instrument its pipeline and its place in health."""
@@ -216,6 +231,7 @@ class Service:
 
     def dismiss_instrument(self, key: str) -> None:
         """Let an instrument go."""
+        self._record_end(self.pipelines[key])
         if self.durability is None:
             del self.pipelines[key]
         else:
@@ -232,6 +248,8 @@ class Service:
             after.restore_ids(before.ids_snapshot())
             after.stored = before.stored
             self.pipelines[instrument.key] = after
+            if self._run_log is not None:
+                self._run_log.changed(after)
         self._ingest.cadence = self._cadence()
 
     def _not_ready(self) -> list[str]:
@@ -246,7 +264,24 @@ class Service:
         """The service runs, and no connection has proved anything yet."""
         now_us = self._inputs.clock.now_us()
         pipeline.start(now_us)
+        self._record_beginning(pipeline, False)
         pipeline.doubt(now_us)
+
+    # What a replay of the recorded frames must know besides (run_log)
+
+    def _record_beginning(self, pipeline: Pipeline, restored: bool) -> None:
+        if self._run_log is not None:
+            self._run_log.began(pipeline, at_us=self._inputs.clock.now_us(), resumed=restored)
+
+    def _record_end(self, pipeline: Pipeline) -> None:
+        if self._run_log is not None:
+            self._run_log.ended(pipeline, finished=self._ingest.finished)
+
+    async def _record_gaps(self) -> None:
+        while self._run_log is not None:
+            await self._wall.sleep(_RECORD_GAPS_S)
+            for pipeline in list(self.pipelines.values()):
+                self._run_log.noted(pipeline)
 
     def _make_durability(self) -> Durability:
         live = self._inputs.live
@@ -261,8 +296,13 @@ class Service:
 
     def _background(self) -> dict[str, Job]:
         jobs: dict[str, Job] = {"loop-lag": self._loop_lag.run}
+        if self._run_log is not None:
+            jobs["run-log"] = self._record_gaps
         if self.durability is not None:
             self.durability.begin(self._ingest)
+            if self._run_log is not None:
+                self.durability.recovery.on_began = self._record_beginning
+                self.durability.recovery.on_fetched = self._run_log.fetched
             jobs["checkpoints"] = partial(self.durability.run_checkpoints, self._ingest)
             jobs["repairs"] = self.durability.run_repairs
             jobs["archive"] = self.durability.run_archive
@@ -363,18 +403,21 @@ class Service:
             samples.outlet_samples([*self._candle_outlets, *self._tick_outlets]),
             samples.task_samples(self.supervisor),
             samples.kernel_samples(self._kernels),
+            () if self._inputs.live is None else samples.source_samples(self._inputs.live, now_us),
+            () if self.durability is None else samples.recovery_samples(self.durability),
             (Sample("ready", (), not self._not_ready()), Sample("event_loop_lag_seconds", (), self._loop_lag.last_s)),
         )
 
 
-def run(service: Service, *, duration_s: float | None = None) -> int:
+def run(service: Service, *, duration_s: float | None = None, settings: Reader | None = None) -> int:
     """Run `service` in an event loop of its own, uvloop where there is one, until SIGTERM or SIGINT.
 
-    The first signal drains; the second aborts. Returns the exit code: 0 done, 1 failed or aborted.
+    The first signal drains; the second aborts. On SIGHUP `settings` reads the settings again, and the service follows
+    them as far as it can (`reload`). Returns the exit code: 0 done, 1 failed or aborted.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            runner.run(_run_until_signal(service, duration_s))
+            runner.run(_run_until_signal(service, duration_s, settings))
         except (asyncio.CancelledError, KeyboardInterrupt):
             log.error("service aborted before its drain ended")
             return EXIT_FAILED
@@ -384,8 +427,8 @@ def run(service: Service, *, duration_s: float | None = None) -> int:
     return EXIT_DONE
 
 
-async def _run_until_signal(service: Service, duration_s: float | None) -> None:
-    stop = asyncio.Event()
+async def _run_until_signal(service: Service, duration_s: float | None, settings: Reader | None) -> None:
+    stop, again = asyncio.Event(), asyncio.Event()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def on_signal() -> None:
@@ -393,11 +436,30 @@ async def _run_until_signal(service: Service, duration_s: float | None) -> None:
             task.cancel()
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Windows has no signal handlers on its event loops; Ctrl-C arrives there as KeyboardInterrupt.
-        with suppress(NotImplementedError):
+    # Windows has no signal handlers on its event loops, and no SIGHUP; Ctrl-C arrives there as KeyboardInterrupt.
+    with suppress(NotImplementedError):
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
-    await service.run(stop, duration_s)
+        if settings is not None:
+            loop.add_signal_handler(signal.SIGHUP, again.set)
+    reloading = asyncio.create_task(_reload(service, settings, again), name="reload")
+    try:
+        await service.run(stop, duration_s)
+    finally:
+        reloading.cancel()
+
+
+async def _reload(service: Service, settings: Reader | None, again: asyncio.Event) -> None:
+    await service.started.wait()
+    while settings is not None:
+        await again.wait()
+        again.clear()
+        try:
+            wanted = await asyncio.to_thread(settings)
+        except (MarketDataError, OSError) as error:
+            log.error("settings not taken, the service goes on as it was", extra={"error": str(error)})
+            continue
+        await adopt_and_tell(service, wanted)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

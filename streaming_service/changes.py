@@ -44,8 +44,18 @@ class Adjustable(Protocol):
 
     pipelines: dict[str, Pipeline]
     timeframes: tuple[Timeframe, ...]
+    # Before this is set there is nothing to change.
+    started: asyncio.Event
 
     async def between_turns(self, change: Callable[[], None]) -> None: ...
+
+    def check_instruments(self, instruments: Sequence[InstrumentDefinition]) -> None:
+        """Whether `subscribe` would work.
+
+        Raises:
+            ConfigError: it would not.
+        """
+        ...
 
     async def subscribe(self, instruments: Sequence[InstrumentDefinition]) -> None:
         """Make the sources carry exactly these instruments."""
@@ -76,9 +86,15 @@ class HotChanges:
 
         A new instrument has its pipeline before its first row comes; one that goes is unsubscribed first, so that its
         last rows still find the pipeline.
+
+        Raises:
+            ConfigError: the instruments cannot be run here; then nothing changed at all.
         """
         done = Changed()
+        await self._service.started.wait()
         async with self._one_at_a_time:
+            if change.instruments is not None:
+                self._check(change.instruments)
             if change.level is not None:
                 logging.getLogger().setLevel(change.level.upper())
                 done.level = change.level
@@ -90,9 +106,13 @@ class HotChanges:
         log.info("settings changed", extra={"added": done.added, "removed": done.removed, "level": done.level})
         return done
 
-    async def _change_instruments(self, wanted: Sequence[InstrumentDefinition], done: Changed) -> None:
+    def _check(self, wanted: Sequence[InstrumentDefinition]) -> None:
         if not wanted:
             raise ConfigError("a service needs an instrument", key="instruments", hint="stop the service instead")
+        if {instrument.key for instrument in wanted} != set(self._service.pipelines):
+            self._service.check_instruments(wanted)
+
+    async def _change_instruments(self, wanted: Sequence[InstrumentDefinition], done: Changed) -> None:
         keys = {instrument.key for instrument in wanted}
         new = [instrument for instrument in wanted if instrument.key not in self._service.pipelines]
         gone = [key for key in self._service.pipelines if key not in keys]

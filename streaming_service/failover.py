@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -46,16 +46,23 @@ class FailoverSource:
     has been up again for `back_after_s`.
 
     Rows of state (books, tickers, options) and the signs of life and death are taken from the active source only; what
-    the others give of them is counted in `redundant`.
+    the others give of them is counted in `redundant`. on_switch: told which source is in use from now on.
     """
 
     def __init__(
-        self, sources: Sequence[tuple[str, LiveSource]], *, clock: Clock, after_s: float, back_after_s: float
+        self,
+        sources: Sequence[tuple[str, LiveSource]],
+        *,
+        clock: Clock,
+        after_s: float,
+        back_after_s: float,
+        on_switch: Callable[[str], None] = lambda active: None,
     ) -> None:
         self._members = [_Member(name, source) for name, source in sources]
         self._clock = clock
         self._after_s = after_s
         self._back_after_s = back_after_s
+        self._on_switch = on_switch
         self._active = 0
         self._full = asyncio.Event()
         self.switches = 0
@@ -103,12 +110,11 @@ class FailoverSource:
         return out
 
     def _is_welcome(self, event: Event) -> bool:
-        if not isinstance(event, Rows):
-            return False
-        if event.data_type in _IDENTIFIED and bool((event.batch["id_kind"] != ID_NONE).all()):
+        if is_identified(event):
             return True
-        key = (event.instrument, event.data_type)
-        self.redundant[key] = self.redundant.get(key, 0) + len(event.batch)
+        if isinstance(event, Rows):
+            key = (event.instrument, event.data_type)
+            self.redundant[key] = self.redundant.get(key, 0) + len(event.batch)
         return False
 
     async def _watch(self, group: asyncio.TaskGroup) -> None:
@@ -141,6 +147,7 @@ class FailoverSource:
         self._active = index
         self._members[index].changed_s = now_s
         self.switches += 1
+        self._on_switch(self.active)
 
     def _start(self, group: asyncio.TaskGroup, member: _Member) -> None:
         if member.task is None:
@@ -156,3 +163,10 @@ class FailoverSource:
         async with aclosing(source.events()) as lists:  # type: ignore[type-var]
             async for _ in lists:
                 self._full.set()
+
+
+def is_identified(event: Event) -> bool:
+    """Rows that ids tell apart: they do no harm when another source gives them, too."""
+    return (
+        isinstance(event, Rows) and event.data_type in _IDENTIFIED and bool((event.batch["id_kind"] != ID_NONE).all())
+    )

@@ -73,11 +73,14 @@ class Feed:
     """One source and how far it has got.
 
     `recorded`: its rows carry times of receipt of their own (a recording, a simulation), not the clock's.
+    `vouches_for`: of which instruments its signs of life and death are believed; None: all. Where two feeds share an
+    instrument, that is the one with its trades: books that go on say nothing of trades that do not.
     """
 
     name: str
     source: Source
     recorded: bool = False
+    vouches_for: Callable[[str], bool] | None = None
     ended: bool = False
     last_us: int = 0
     instruments: set[str] = field(default_factory=set)
@@ -91,7 +94,14 @@ class Feed:
 
     def drain(self) -> list[Event]:
         """What a source that gathers has gathered."""
-        return [] if self._buffered is None else self._buffered.drain()
+        return [] if self._buffered is None else self.believed(self._buffered.drain())
+
+    def believed(self, events: list[Event]) -> list[Event]:
+        """`events` without signs of life and death of instruments for which another feed vouches."""
+        vouches = self.vouches_for
+        if vouches is None:
+            return events
+        return [event for event in events if isinstance(event, Rows | Gap) or vouches(event.instrument)]
 
     def promise_us(self, now_us: int) -> int:
         """Every row of this feed with a `local_timestamp` below the result has been drained."""
@@ -285,13 +295,10 @@ class Ingest:
 
     def _break(self, feed: Feed) -> None:
         at_us = feed.promise_us(self._clock.now_us())
-        self._accept(
-            feed,
-            [
-                Disconnect(instrument, at_us, feed.last_us, f"source {feed.name} broke")
-                for instrument in feed.instruments
-            ],
-        )
+        broken: list[Event] = [
+            Disconnect(instrument, at_us, feed.last_us, f"source {feed.name} broke") for instrument in feed.instruments
+        ]
+        self._accept(feed, feed.believed(broken))
 
     def _by_instrument(self, events: list[Event], now_us: int) -> dict[str, list[Event]]:
         groups: dict[str, list[Event]] = {}

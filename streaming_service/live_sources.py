@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from market_data_tick_handler.config.settings import Settings, SourceName
-from market_data_tick_handler.core.instruments import InstrumentDefinition, data_types_for
+from market_data_tick_handler.core.instruments import (
+    InstrumentDefinition,
+    InstrumentType,
+    data_types_for,
+    parse_instrument_key,
+)
 from market_data_tick_handler.core.liveness import PaceLimits
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import ConfigError
@@ -17,6 +24,7 @@ from streaming_service.failover import FailoverSource, LiveSource
 from streaming_service.fetchers import ExchangeFetcher, RestFetcher, TardisFetcher
 from streaming_service.ingest import Feed
 from streaming_service.repair import TradeFetcher
+from streaming_service.run_log import FOLDER, RecordedSource, RunLog
 from streaming_service.sources.connection.feed import ExchangeSource
 from streaming_service.sources.connection.options import ConnectionOptions
 from streaming_service.sources.connection.recorder import FrameRecorder
@@ -28,6 +36,8 @@ from streaming_service.sources.tardis_machine.venue import TardisMachine
 from streaming_service.sources.tardis_replay.client import TardisAccess
 from streaming_service.sources.tardis_replay.replay import TardisTrades
 
+log = logging.getLogger(__name__)
+
 LIVE: Final = (SourceName.TARDIS_REALTIME, SourceName.EXCHANGE)
 Chain = tuple[SourceName, ...]
 
@@ -36,22 +46,38 @@ Chain = tuple[SourceName, ...]
 class LiveSources:
     """The feeds of a live service, what runs behind them, and where missing trades are fetched.
 
-    sources: every connection shell, by feed and name of the source.
+    sources: every connection shell, by feed and name of the source. recorders: of their frames, and run_log of the
+    rest, where recording is on.
     """
 
     feeds: list[Feed] = field(default_factory=list)
     sources: dict[tuple[str, SourceName], ExchangeSource] = field(default_factory=dict)
     failovers: dict[str, FailoverSource] = field(default_factory=dict)
     fetchers: dict[str, list[TradeFetcher]] = field(default_factory=dict)
-    recorders: list[FrameRecorder] = field(default_factory=list)
-    _exchanges: dict[str, str] = field(default_factory=dict)
+    recorders: dict[tuple[str, SourceName], FrameRecorder] = field(default_factory=dict)
+    run_log: RunLog | None = None
+    _carried: dict[str, tuple[str, frozenset[DataType]]] = field(default_factory=dict)
+    _chains: dict[str, Chain] = field(default_factory=dict)
+    _fetchers: dict[str, list[TradeFetcher]] = field(default_factory=dict)
+
+    def carry(
+        self, feed: Feed, exchange: str, data_types: Sequence[DataType], chain: Chain, fetchers: Sequence[TradeFetcher]
+    ) -> None:
+        """One more feed: what it carries of an exchange, from which sources, and where its missing trades are."""
+        self.feeds.append(feed)
+        self._carried[feed.name] = (exchange, frozenset(data_types))
+        self._chains[feed.name] = chain
+        if DataType.TRADES in data_types:
+            self._fetchers[exchange] = list(fetchers)
 
     def report(self, now_us: int) -> dict[str, Any]:
         """For /health: per feed which source is in use, and how its connections are."""
         return {
             feed.name: {
-                "active": self._active(feed.name),
+                "active": self.active(feed.name),
                 "switches": self.failovers[feed.name].switches if feed.name in self.failovers else 0,
+                "order": [str(name) for name in self._chains[feed.name]],
+                "missing_trades_from": [fetcher.name for fetcher in self._missing_from(feed.name)],
                 "sources": {
                     str(name): source_report(source.status(), now_us)
                     for (owner, name), source in self.sources.items()
@@ -61,31 +87,56 @@ class LiveSources:
             for feed in self.feeds
         }
 
-    def _active(self, feed: str) -> str:
+    def _missing_from(self, feed: str) -> Sequence[TradeFetcher]:
+        exchange, data_types = self._carried[feed]
+        return self._fetchers[exchange] if DataType.TRADES in data_types else ()
+
+    def active(self, feed: str) -> str:
+        """Name of the source whose rows a feed uses."""
         if feed in self.failovers:
             return self.failovers[feed].active
         return next(str(name) for owner, name in self.sources if owner == feed)
 
     def close(self) -> None:
         """End the recordings."""
-        for recorder in self.recorders:
+        for recorder in self.recorders.values():
             recorder.close()
+        if self.run_log is not None:
+            self.run_log.close()
 
-    def set_instruments(self, instruments: Sequence[InstrumentDefinition]) -> None:
-        """Make every source carry exactly the instruments of its exchange.
+    def check(self, instruments: Sequence[InstrumentDefinition]) -> None:
+        """Whether the feeds can carry these instruments.
 
         Raises:
-            ConfigError: an exchange has no source in this process.
+            ConfigError: no feed of this process carries what the candles of one of them are made of.
         """
-        strangers = sorted({each.exchange for each in instruments} - set(self._exchanges.values()))
+        carried = {(exchange, data_type) for exchange, types in self._carried.values() for data_type in types}
+        strangers = [each.key for each in instruments if (each.exchange, primary_type(each)) not in carried]
         if strangers:
             raise ConfigError(
-                f"exchanges {', '.join(strangers)} have no connection in this process",
+                f"{', '.join(strangers)}: this process has no connection for it",
                 key="instruments",
-                hint="restart with an instrument of the exchange, or start a process for it",
+                hint="restart with the instrument, or start a process for its exchange",
             )
+
+    def set_instruments(self, instruments: Sequence[InstrumentDefinition]) -> None:
+        """Make every source carry exactly the instruments of its exchange. Raises as `check`."""
+        self.check(instruments)
+        for each in instruments:
+            self.note_fetchers(each)
         for (feed, _), source in self.sources.items():
-            source.set_instruments([each for each in instruments if each.exchange == self._exchanges[feed]])
+            exchange, _types = self._carried[feed]
+            source.set_instruments([each for each in instruments if each.exchange == exchange])
+
+    def note_fetchers(self, instrument: InstrumentDefinition) -> None:
+        """The missing trades of an instrument are where those of its exchange are."""
+        if instrument.exchange in self._fetchers:
+            self.fetchers[instrument.key] = self._fetchers[instrument.exchange]
+
+
+def primary_type(instrument: InstrumentDefinition) -> DataType:
+    """The data type that makes candles."""
+    return DataType.OPTIONS if instrument.instrument_type is InstrumentType.OPTION_CHAIN else DataType.TRADES
 
 
 class _Maker:
@@ -95,26 +146,39 @@ class _Maker:
         self._settings = settings
         self._clock = clock
         self._options = _connection_options(settings)
+        self._started_us = clock.now_us()
         self.made = LiveSources()
+        if settings.record.enabled:
+            self.made.run_log = RunLog(Path(settings.record.path) / FOLDER, started_us=self._started_us)
 
     def add(
         self, exchange: str, chain: Chain, data_types: Sequence[DataType], members: Sequence[InstrumentDefinition]
     ) -> None:
         """One feed: the instruments of an exchange, of data types that share their sources."""
         feed = f"{exchange}:{'+'.join(data_types)}"
+        if SourceName.TRADE_TRANSFORMATION in chain:
+            # One candle must not mix what a venue told with what was made of its trades.
+            log.warning(
+                "trade_transformation stands in for no outage: as a source it replaces the venue's own",
+                extra={"feed": feed},
+            )
         live = [name for name in chain if name in LIVE]
         sources = [(str(name), self._source(feed, name, exchange, data_types, members)) for name in live]
         source: LiveSource = sources[0][1]
         if len(sources) > 1:
             failover = self._settings.failover
             source = self.made.failovers[feed] = FailoverSource(
-                sources, clock=self._clock, after_s=failover.after.s, back_after_s=failover.back_after.s
+                sources,
+                clock=self._clock,
+                after_s=failover.after.s,
+                back_after_s=failover.back_after.s,
+                on_switch=partial(self._note_switch, feed),
             )
-        self.made.feeds.append(Feed(feed, source))
-        self.made._exchanges[feed] = exchange
-        if DataType.TRADES in data_types:
-            for member in members:
-                self.made.fetchers[member.key] = list(self._fetchers(feed, chain, exchange))
+        there = frozenset(data_types)
+        made = Feed(feed, source, vouches_for=lambda key: primary_type(parse_instrument_key(key)) in there)
+        self.made.carry(made, exchange, data_types, chain, list(self._fetchers(feed, chain, exchange)))
+        for member in members:
+            self.made.note_fetchers(member)
 
     def _source(
         self,
@@ -156,10 +220,21 @@ class _Maker:
         record = self._settings.record
         if not record.enabled:
             return None
-        folder = Path(record.path) / f"{name}-{feed.replace(':', '-')}"
-        recorder = FrameRecorder(folder, exchange=exchange, started_us=self._clock.now_us())
-        self.made.recorders.append(recorder)
+        recorder = FrameRecorder(
+            Path(record.path) / _folder(feed, name), exchange=exchange, started_us=self._started_us
+        )
+        self.made.recorders[feed, name] = recorder
         return recorder
+
+    def begin_record(self) -> None:
+        """Everything is made: tell the recording of what it consists."""
+        if self.made.run_log is not None:
+            told = (RecordedSource(feed, str(name), _folder(feed, name)) for feed, name in self.made.recorders)
+            self.made.run_log.run_began(told)
+
+    def _note_switch(self, feed: str, active: str) -> None:
+        if self.made.run_log is not None:
+            self.made.run_log.switched(feed, active, self._clock.now_us())
 
     def _fetchers(self, feed: str, chain: Chain, exchange: str) -> Iterator[TradeFetcher]:
         """Where the missing trades of a feed are: the exchange first, which knows them at once."""
@@ -185,7 +260,13 @@ def live_sources(settings: Settings, instruments: Sequence[InstrumentDefinition]
     for exchange, members in _by_exchange(instruments).items():
         for chain, data_types in _by_chain(settings, members).items():
             maker.add(exchange, chain, data_types, members)
+    maker.begin_record()
     return maker.made
+
+
+def _folder(feed: str, name: SourceName) -> str:
+    """Where the frames of a source are recorded, below `record.path`."""
+    return f"{name}-{feed.replace(':', '-')}"
 
 
 def source_report(status: SourceStatus, now_us: int) -> dict[str, Any]:

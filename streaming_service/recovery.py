@@ -112,6 +112,8 @@ class Recovery:
     """Journals and checkpoints under `root`, one directory per instrument: the `TurnKeeper` of ingest.
 
     failures: writes that a disk refused; last_failure says which. restored: seconds that each instrument was away.
+    on_began: told of every pipeline before it goes on, and whether it is a restored one; on_fetched: of the rows of
+    every repair. Both in a thread.
     outlets: of the sinks that must end with every candle, by name. Methods belong to the event loop, between turns;
     `add_missing`, `rebuild`, `sync` and `save` are for threads.
     """
@@ -124,6 +126,8 @@ class Recovery:
         self.restored: dict[str, float] = {}
         self.failures = 0
         self.last_failure = ""
+        self.on_began: Callable[[Pipeline, bool], None] | None = None
+        self.on_fetched: Callable[[Gap, TickBatch], None] | None = None
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
         self._outlets = dict(outlets or {})
@@ -151,8 +155,10 @@ class Recovery:
             pipeline = make()
             warm(pipeline)
             pipeline.start(now_us)
+            self._tell_of(pipeline, restored=False)
         else:
             pipeline, kept.logged = rebuilt.pipeline, rebuilt.origin.logged
+            self._tell_of(pipeline, restored=True)
             away_s = (now_us - pipeline.clock_us) / SECOND_US
             self.restored[key] = away_s
             pipeline.resume(now_us)
@@ -163,6 +169,10 @@ class Recovery:
         self.keep(key, pipeline)
         self.save(key, self.capture(key, pipeline))
         return pipeline
+
+    def _tell_of(self, pipeline: Pipeline, *, restored: bool) -> None:
+        if self.on_began is not None:
+            self.on_began(pipeline, restored)
 
     def close(self, key: str, pipeline: Pipeline) -> None:
         """A last checkpoint; then the files of the instrument are released."""
@@ -415,6 +425,8 @@ class Recovery:
         rows = missing_rows(fetched, (batch for batch in known if batch.data_type is DataType.TRADES), gap)
         if len(rows):
             kept.journal.add_repair(rows)
+            if self.on_fetched is not None:
+                self.on_fetched(gap, rows)
         kept.states.discard_after(gap.from_us)
         return len(rows)
 

@@ -119,7 +119,8 @@ class Repairer:
         on_settled: Callable[[Gap], None] = lambda gap: None,
     ) -> None:
         self.counters = RepairCounters()
-        self.fetchers = dict(fetchers)
+        # Not a copy: instruments come and go.
+        self.fetchers = fetchers
         self._pipelines = pipelines
         self._recovery = recovery
         self._clock = clock

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from market_data_tick_handler.core.candle_batch import CandleBatch, concat_candles
-from market_data_tick_handler.core.events import Event, Rows
+from market_data_tick_handler.core.events import Event, Gap, Rows
 from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
@@ -41,7 +41,10 @@ class ReplayTotals:
 
     def count_filtered(self, rows: Mapping[tuple[str, DataType], int]) -> None:
         """Add rows that the source left out, so that every row read is accounted for."""
-        left_out = {key: StreamAccount(received=count, filtered=count) for key, count in rows.items()}
+        left_out = {
+            key: self.accounts.get(key, StreamAccount()) + StreamAccount(received=count, filtered=count)
+            for key, count in rows.items()
+        }
         self.accounts = {**self.accounts, **left_out}
 
     def summary(self) -> dict[str, Any]:
@@ -75,6 +78,9 @@ class Replay:
         self._make_pipeline = make_pipeline
         self._on_candles = on_candles
         self._candles = CandleWriter(root)
+        self._over: list[Pipeline] = []
+        self._ended: set[str] = set()
+        self._stops: list[Gap] = []
         self._earlier = EarlierCandles(root)
         self._ticks = RawTickWriter(root) if store_ticks else None
         self._gathered: dict[tuple[str, Timeframe], list[CandleBatch]] = {}
@@ -98,24 +104,43 @@ class Replay:
         for instrument, own in groups.items():
             pipeline = self._pipeline(instrument)
             pipeline.feed(own)
-            self._store(instrument, pipeline)
-            self.totals.clock_us = max(self.totals.clock_us, pipeline.clock_us)
+            self.store(instrument)
         if time.monotonic() - self._flushed_s >= _FLUSH_INTERVAL_S:
             self._hand_over()
             self._candles.flush()
             self._flushed_s = time.monotonic()
 
+    def begin(self, instrument: str, pipeline: Pipeline) -> None:
+        """Go on with this pipeline of an instrument, in the place of the one before."""
+        if instrument in self.pipelines:
+            self._over.append(self.pipelines[instrument])
+        self.pipelines[instrument] = pipeline
+        self._ended.discard(instrument)
+
+    def end(self, instrument: str, stop: Gap | None = None) -> None:
+        """The pipeline of an instrument has published all that it shall. stop: what the ledger says of its end."""
+        self._ended.add(instrument)
+        if stop is not None:
+            self._stops.append(stop)
+
+    def store(self, instrument: str) -> None:
+        """Take what the pipeline of an instrument published."""
+        pipeline = self.pipelines[instrument]
+        self._store(instrument, pipeline)
+        self.totals.clock_us = max(self.totals.clock_us, pipeline.clock_us)
+
     def finish(self) -> ReplayTotals:
         """End of the recording: each instrument stops right after its own last row, whatever was replayed with it."""
         for instrument, pipeline in self.pipelines.items():
-            pipeline.finish(pipeline.clock_us + 1)
-            self._store(instrument, pipeline)
+            if instrument not in self._ended:
+                pipeline.finish(pipeline.clock_us + 1)
+                self._store(instrument, pipeline)
         self._hand_over()
         self._candles.close()
         if self._ticks is not None:
             self._ticks.close()
             self._write_ledger(self._ticks.files)
-        self.totals.accounts = stream_accounts(self.pipelines, {})
+        self.totals.accounts = self._accounts()
         return self.totals
 
     def __enter__(self) -> Self:
@@ -126,6 +151,13 @@ class Replay:
     ) -> None:
         if kind is not None and self._ticks is not None:
             self._ticks.abandon()
+
+    def _accounts(self) -> Mapping[tuple[str, DataType], StreamAccount]:
+        accounts = stream_accounts(self.pipelines, {})
+        for pipeline in self._over:
+            for key, account in stream_accounts({pipeline.instrument.key: pipeline}, {}).items():
+                accounts[key] = accounts.get(key, StreamAccount()) + account
+        return accounts
 
     def _pipeline(self, instrument: str) -> Pipeline:
         if instrument not in self.pipelines:
@@ -154,8 +186,9 @@ class Replay:
         for path in tick_files:
             named = parse_path(path.as_posix())
             (self._root / gap_ledger_path(named.day, named.name)).unlink(missing_ok=True)
-        for pipeline in self.pipelines.values():
+        for pipeline in (*self._over, *self.pipelines.values()):
             write_gaps(self._root, pipeline.gaps)
+        write_gaps(self._root, self._stops)
 
     def _hand_over(self) -> None:
         for batches in self._gathered.values():

@@ -6,9 +6,12 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from market_data_tick_handler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from market_data_tick_handler.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,8 @@ def _instruments(options: LiveOptions) -> list[str]:
 
 
 def run(options: LiveOptions) -> int:
-    """Run the service until a signal, for the duration, or until finite sources have ended.
+    """Run the service until a signal, for the duration, or until finite sources have ended. On SIGHUP the settings are
+    read again, under the same flags.
 
     Raises:
         ConfigError, NotInstalled, InstrumentError: the settings cannot be carried out.
@@ -70,10 +74,13 @@ def run(options: LiveOptions) -> int:
     from streaming_service.app import run as run_service
     from streaming_service.logging_setup import configure_logging
 
-    settings = load_settings(options.config_file, options.env_file, overrides(options)).settings
+    def read_settings() -> Settings:
+        return load_settings(options.config_file, options.env_file, overrides(options)).settings
+
+    settings = read_settings()
     wanted = settings.logging.format
     text = wanted == "text" or (wanted == "auto" and sys.stderr.isatty())
     configure_logging(level=settings.logging.level, style="console" if text else "json")
     prepare_kernels(log.info)
     service = Service(settings, terminal=candle_output())
-    return run_service(service, duration_s=options.duration_s or None)
+    return run_service(service, duration_s=options.duration_s or None, settings=read_settings)

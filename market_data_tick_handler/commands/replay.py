@@ -1,4 +1,4 @@
-"""`replay`: recorded files in, candles out, and what became of every file and every row."""
+"""`replay`: recorded files or frames in, candles out, and what became of every file and every row."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from market_data_tick_handler.commands.console import DONE, FAILED, PARTLY, stderr, stdout, table, utc_text
+from market_data_tick_handler.errors import ConfigError
 
 if TYPE_CHECKING:
     from market_data_tick_handler.config import Settings
@@ -24,10 +25,11 @@ _SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
-    """What the flags said."""
+    """What the flags said. Either `files` or `journal`."""
 
-    files: tuple[Path, ...]
     out: Path
+    files: tuple[Path, ...] = ()
+    journal: Path | None = None
     speed: str = "max"
     timeframes: tuple[str, ...] = ()
     store_ticks: bool = False
@@ -53,17 +55,29 @@ def pipeline_maker(settings: Settings, *, keep_rows: bool) -> Callable[[str], Pi
 
 
 def run(options: ReplayOptions) -> int:
-    """Replay `options.files` into `options.out`; 0: every file was read to its end, 3: some were, 1: none.
+    """Replay what `options` names into `options.out`; 0: all of it was read to its end, 3: a part, 1: nothing.
 
     Raises:
-        ConfigError: settings, speed or timeframes make no sense.
+        ConfigError: settings, speed or timeframes make no sense, or nothing, or both kinds, are named.
+        NotFound: no journal is there.
+    """
+    from market_data_tick_handler.commands.replay_journal import run_journal
+
+    if bool(options.files) == (options.journal is not None):
+        came = "both" if options.files else "neither"
+        raise ConfigError(f"expected --files or --journal, came {came}", hint="files of ticks, or recorded frames")
+    return run_files(options) if options.journal is None else run_journal(options, options.journal)
+
+
+def prepare(options: ReplayOptions) -> Settings:
+    """Settings under the flags, with kernels and log ready.
+
+    Raises:
+        ConfigError: they make no sense.
     """
     from market_data_tick_handler.commands.kernels import prepare_kernels
     from market_data_tick_handler.config import load_settings
-    from streaming_service.clock import SystemClock
     from streaming_service.logging_setup import configure_logging
-    from streaming_service.replay import Replay
-    from streaming_service.sources.files import FilesSource
 
     overrides = {
         "files.speed": options.speed,
@@ -74,10 +88,25 @@ def run(options: ReplayOptions) -> int:
     # What fails is in the table at the end; the same lines as logs in between would only hide it.
     configure_logging(level=settings.logging.level if options.log_level else "critical")
     prepare_kernels()
+    return settings
+
+
+def pace(settings: Settings) -> float | None:
+    """Seconds of data per second, None for as fast as possible."""
     speed = settings.files.speed
+    return None if speed == float("inf") else speed
+
+
+def run_files(options: ReplayOptions) -> int:
+    """Replay `options.files`; 0: every file was read to its end, 3: some were, 1: none."""
+    from streaming_service.clock import SystemClock
+    from streaming_service.replay import Replay
+    from streaming_service.sources.files import FilesSource
+
+    settings = prepare(options)
     options = replace(options, files=tuple(_expanded(options.files)))
-    source = FilesSource(options.files, speed=None if speed == float("inf") else speed, clock=SystemClock())
-    printer = _CandlePrinter() if options.show else None
+    source = FilesSource(options.files, speed=pace(settings), clock=SystemClock())
+    printer = CandlePrinter() if options.show else None
     started_s = time.monotonic()
     with (
         Replay(
@@ -86,14 +115,12 @@ def run(options: ReplayOptions) -> int:
             store_ticks=options.store_ticks,
             on_candles=printer,
         ) as replay,
-        _Progress(enabled=printer is None) as progress,
+        Progress(enabled=printer is None) as progress,
     ):
         totals = asyncio.run(replay.run(source.events(), progress.show))
     totals.count_filtered(source.filtered)
-    if options.summary_json is not None:
-        options.summary_json.parent.mkdir(parents=True, exist_ok=True)
-        options.summary_json.write_text(json.dumps(totals.summary(), indent=2) + "\n", encoding="utf-8")
-    _report(options, source, totals, time.monotonic() - started_s)
+    stdout().print(table("Files", ("file", "rows", "outcome"), _outcomes(options, source)))
+    report_totals(options, totals, time.monotonic() - started_s)
     return _exit_code(options, source)
 
 
@@ -110,7 +137,7 @@ def _expanded(paths: tuple[Path, ...]) -> Iterator[Path]:
                 yield file
 
 
-class _CandlePrinter:
+class CandlePrinter:
     """Prints candles as the live terminal does."""
 
     def __init__(self) -> None:
@@ -123,7 +150,7 @@ class _CandlePrinter:
             print(self._line(row))
 
 
-class _Progress:
+class Progress:
     """One line on a terminal that says how far the replay has got; nothing elsewhere."""
 
     def __init__(self, *, enabled: bool) -> None:
@@ -131,7 +158,7 @@ class _Progress:
         self._status = console.status("reading ...") if enabled and console.is_terminal else None
         self._started_s = self._shown_s = time.monotonic()
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         if self._status is not None:
             self._status.start()
         return self
@@ -152,9 +179,12 @@ class _Progress:
         )
 
 
-def _report(options: ReplayOptions, source: Any, totals: ReplayTotals, took_s: float) -> None:
+def report_totals(options: ReplayOptions, totals: ReplayTotals, took_s: float) -> None:
+    """What became of every row, and where the candles are; as a table, and as JSON where it was asked for."""
+    if options.summary_json is not None:
+        options.summary_json.parent.mkdir(parents=True, exist_ok=True)
+        options.summary_json.write_text(json.dumps(totals.summary(), indent=2) + "\n", encoding="utf-8")
     console = stdout()
-    console.print(table("Files", ("file", "rows", "outcome"), _outcomes(options, source)))
     counts = ("received", "accepted", "duplicate", "invalid", "refused", "filtered", "late", "clamped")
     rows = [
         (f"{instrument}/{data_type}", *(getattr(account, name) for name in counts))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Final
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from market_data_tick_handler.config.choices import SourceName
 from market_data_tick_handler.config.section import Section
 from market_data_tick_handler.config.values import Duration, Milliseconds, OneLineList, Seconds, Speed
+
+# Sources that a service connects to, and that may fail it.
+LIVE_SOURCES: Final = (SourceName.TARDIS_REALTIME, SourceName.EXCHANGE)
 
 
 def _none_is_empty(value: object) -> object:
@@ -20,10 +24,15 @@ def _none_is_empty(value: object) -> object:
 class DataTypeSettings(Section):
     """One kind of tick."""
 
+    # Whether trades can stand for it.
+    derivable: ClassVar[bool] = False
+
     enabled: bool = Field(default=True, description="read this data type, where the instrument has it")
     source: SourceName = Field(default=SourceName.SIMULATED, description="where its rows come from")
     fallback: Annotated[tuple[SourceName, ...], OneLineList, BeforeValidator(_none_is_empty)] = Field(
-        default=(), description="sources to try, in order, while `source` is down; one name or a list"
+        default=(),
+        description="what stands in, in order, while a live `source` is down; one name or a list. tardis_replay: missing "
+        "trades are fetched from Tardis history",
     )
     batch_timeout: Milliseconds = Field(
         default=Duration(100_000), description="longest wait before rows that arrived are worked on (ms)"
@@ -35,6 +44,29 @@ class DataTypeSettings(Section):
     required: bool = Field(
         default=False, description="/ready answers 503 until this data type ticks, and while it is blind"
     )
+
+    @field_validator("source", "fallback")
+    @classmethod
+    def _real(cls, value: SourceName | tuple[SourceName, ...]) -> SourceName | tuple[SourceName, ...]:
+        named = value if isinstance(value, tuple) else (value,)
+        if SourceName.TRADE_TRANSFORMATION in named and not cls.derivable:
+            raise ValueError("expected a source of this data type; trade_transformation makes liquidations only")
+        return value
+
+    @field_validator("fallback")
+    @classmethod
+    def _stands_in(cls, value: tuple[SourceName, ...], info: ValidationInfo) -> tuple[SourceName, ...]:
+        source = info.data.get("source")
+        if not value or source is None:
+            return value
+        if source not in LIVE_SOURCES:
+            raise ValueError(f"expected no fallback: source {source} is not live, and what it lacks nobody else has")
+        if len({source, *value}) <= len(value):
+            raise ValueError(f"expected sources that differ from each other and from source {source}")
+        recorded = [name for name in value if name in (SourceName.FILES, SourceName.SIMULATED)]
+        if recorded:
+            raise ValueError(f"expected live sources or tardis_replay; {recorded[0]} does not know what happens now")
+        return value
 
     @property
     def batch_timeout_s(self) -> float:
@@ -52,12 +84,11 @@ class TradesSettings(DataTypeSettings):
 
     required: bool = Field(default=True, description="/ready answers 503 until trades tick, and while they are blind")
 
-    @field_validator("source", "fallback")
-    @classmethod
-    def _real(cls, value: SourceName | tuple[SourceName, ...]) -> SourceName | tuple[SourceName, ...]:
-        if SourceName.TRADE_TRANSFORMATION in (value if isinstance(value, tuple) else (value,)):
-            raise ValueError("expected a source of trades; trade_transformation derives other data types from them")
-        return value
+
+class LiquidationsSettings(DataTypeSettings):
+    """Liquidations: the venue's own, or large trades taken for them."""
+
+    derivable: ClassVar[bool] = True
 
 
 class DataTypesSettings(Section):
@@ -66,7 +97,7 @@ class DataTypesSettings(Section):
     trades: TradesSettings = TradesSettings()
     book_snapshot_5: DataTypeSettings = DataTypeSettings()
     derivative_ticker: DataTypeSettings = DataTypeSettings()
-    liquidations: DataTypeSettings = DataTypeSettings()
+    liquidations: LiquidationsSettings = LiquidationsSettings()
     options_chain: DataTypeSettings = DataTypeSettings()
 
     def enabled(self) -> dict[str, DataTypeSettings]:
@@ -147,12 +178,39 @@ class TardisSettings(Section):
     def _utc(cls, value: datetime | None) -> datetime | None:
         return None if value is None else _in_utc(value)
 
+    @field_validator("replay_to")
+    @classmethod
+    def _after_start(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        start = info.data.get("replay_from")
+        if value is not None and start is not None and value <= start:
+            raise ValueError(f"expected an instant after replay_from, {start.isoformat()}")
+        return value
+
+
+def _address(value: str, schemes: tuple[str, str]) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"expected {schemes[0]}:// or {schemes[1]}:// and a host")
+    if parts.path.strip("/") or parts.query:
+        raise ValueError("expected scheme and host only: the paths are the exchange's own")
+    return value
+
 
 class EndpointSettings(Section):
     """Another address for one exchange: a test server, a proxy, a colocated gateway. Paths stay the exchange's own."""
 
     sockets: str = Field(min_length=1, description="scheme and host of its WebSockets: wss://stream.binance.com")
     rest: str = Field(min_length=1, description="scheme and host of its REST interface: https://api.binance.com")
+
+    @field_validator("sockets")
+    @classmethod
+    def _socket_address(cls, value: str) -> str:
+        return _address(value, ("wss", "ws"))
+
+    @field_validator("rest")
+    @classmethod
+    def _rest_address(cls, value: str) -> str:
+        return _address(value, ("https", "http"))
 
 
 class ExchangeSettings(Section):
@@ -167,11 +225,27 @@ class ExchangeSettings(Section):
     )
     longest_silence: Seconds = Field(
         default=Duration(60_000_000),
+        validate_default=True,
         description="a silence longer than this is looked into however quiet the stream is (s)",
     )
     pong_timeout: Seconds = Field(
         default=Duration(5_000_000), description="a connection that does not answer a ping for this long is dead (s)"
     )
+
+    @field_validator("shortest_silence")
+    @classmethod
+    def _some_silence(cls, value: Duration) -> Duration:
+        if not value.us:
+            raise ValueError("expected more than 0s: a moment between two messages is no silence")
+        return value
+
+    @field_validator("longest_silence")
+    @classmethod
+    def _above_shortest(cls, value: Duration, info: ValidationInfo) -> Duration:
+        shortest = info.data.get("shortest_silence")
+        if shortest is not None and value < shortest:
+            raise ValueError(f"expected at least shortest_silence, {shortest}")
+        return value
 
 
 class FailoverSettings(Section):

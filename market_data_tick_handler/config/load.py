@@ -121,11 +121,15 @@ def _explain(error: ErrorDetails) -> tuple[tuple[str, ...], str, str]:
     path = tuple(str(part) for part in error["loc"])
     depth = next((n for n in range(len(path), 0, -1) if find_key(path[:n])), len(path))
     key = find_key(path[:depth])
-    came = MASK if key is not None and key.secret else repr(error["input"])
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     expected = message if message.startswith("expected") else f"expected {message[:1].lower()}{message[1:]}"
-    hint = _nearest_choice(error) or (key.field.description or "" if key else "")
-    return path, f"{expected}, got {came}", hint
+    if key is None:
+        # A whole section: what came may hold a secret.
+        return path, expected, ""
+    if error["type"] == "missing":
+        return path, "expected a value, got none", key.field.description or ""
+    came = MASK if key.secret else repr(error["input"])
+    return path, f"{expected}, got {came}", _nearest_choice(error) or key.field.description or ""
 
 
 def _nearest_choice(error: ErrorDetails) -> str:

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     features: FeatureSettings = FeatureSettings()
     files: FilesSettings = FilesSettings()
     simulation: SimulationSettings = SimulationSettings()
-    tardis: TardisSettings = TardisSettings()
+    tardis: TardisSettings = Field(default=TardisSettings(), validate_default=True)
     exchange: ExchangeSettings = ExchangeSettings()
     failover: FailoverSettings = FailoverSettings()
     recovery: RecoverySettings = RecoverySettings()
@@ -73,6 +73,15 @@ class Settings(BaseSettings):
     def _canonical(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         exchange = info.data.get("default_exchange", "binance")
         return tuple(dict.fromkeys(canonical_key(name, exchange) for name in value))
+
+    @field_validator("tardis")
+    @classmethod
+    def _has_range(cls, value: TardisSettings, info: ValidationInfo) -> TardisSettings:
+        data_types = info.data.get("data_types")
+        sources = {section.source for section in data_types.enabled().values()} if data_types else set()
+        if SourceName.TARDIS_REPLAY in sources and None in (value.replay_from, value.replay_to):
+            raise ValueError("expected replay_from and replay_to: source tardis_replay plays a range")
+        return value
 
     @classmethod
     def settings_customise_sources(

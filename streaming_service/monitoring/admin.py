@@ -6,7 +6,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
@@ -18,7 +18,6 @@ from streaming_service.changes import Change, HotChanges
 
 log = logging.getLogger(__name__)
 
-_MAX_BODY_BYTES: Final = 64 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -86,7 +85,7 @@ class Admin:
         return web.json_response({"instruments": names, "timeframes": [str(each) for each in timeframes]})
 
     async def _post_instruments(self, request: web.Request) -> web.Response:
-        wanted = msgspec.json.decode(await request.content.read(_MAX_BODY_BYTES), type=_Instruments)
+        wanted = msgspec.json.decode(await request.read(), type=_Instruments)
         running, _ = self._current()
         known = {instrument.key: instrument for instrument in running}
         known |= {instrument.key: instrument for instrument in self._define(wanted.add)}
@@ -95,12 +94,12 @@ class Admin:
         return await self._apply(Change(instruments=tuple(known.values())))
 
     async def _post_timeframes(self, request: web.Request) -> web.Response:
-        wanted = msgspec.json.decode(await request.content.read(_MAX_BODY_BYTES), type=_Timeframes)
+        wanted = msgspec.json.decode(await request.read(), type=_Timeframes)
         chosen = sorted({parse_timeframe(name) for name in wanted.timeframes}, key=lambda timeframe: timeframe.us)
         return await self._apply(Change(timeframes=tuple(chosen)))
 
     async def _post_level(self, request: web.Request) -> web.Response:
-        wanted = msgspec.json.decode(await request.content.read(_MAX_BODY_BYTES), type=_Level)
+        wanted = msgspec.json.decode(await request.read(), type=_Level)
         return await self._apply(Change(level=wanted.level))
 
     async def _apply(self, change: Change) -> web.Response:

@@ -11,6 +11,9 @@ from aiohttp import web
 from market_data_tick_handler.errors import ConfigError
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+# How long a request that is being answered may hold up the end of the service.
+_GOODBYE_S: Final = 1.0
+_MAX_BODY_BYTES: Final = 64 * 1024
 
 
 class MonitoringServer:
@@ -48,13 +51,13 @@ class MonitoringServer:
         Raises:
             ConfigError: the address is taken or not ours.
         """
-        app = web.Application()
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_get("/live", self._get_live)
         app.router.add_get("/ready", self._get_ready)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/metrics", self._get_metrics)
         app.add_routes(self._routes)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GOODBYE_S)
         await runner.setup()
         site = web.TCPSite(runner, self._host, self._wanted_port)
         try:

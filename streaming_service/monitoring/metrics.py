@@ -34,6 +34,8 @@ class Metric:
 
 _STREAM: Final = ("instrument", "data_type")
 _CANDLE: Final = ("instrument", "timeframe")
+_SOURCE: Final = ("feed", "source")
+_CONNECTION: Final = (*_SOURCE, "connection")
 _OUTCOME_HELP: Final = {
     "received": "Rows that came from sources; the sum of accepted, duplicate, invalid, refused and filtered.",
     "accepted": "Rows that went into candles.",
@@ -61,6 +63,40 @@ METRICS: Final[tuple[Metric, ...]] = (
         ("timeframe",),
         "Wall time from the moment a candle was due (close + grace) to its first publication.",
     ),
+    Metric("source_active", "gauge", _SOURCE, "1 while the rows of this source of the feed are used."),
+    Metric("source_up", "gauge", _SOURCE, "1 while every connection of the source works."),
+    Metric("feed_switches", "counter", ("feed",), "Changes of the source whose rows are used."),
+    Metric("source_buffered_frames", "gauge", _SOURCE, "Frames that wait for the next turn."),
+    Metric("source_holds", "counter", _SOURCE, "Times that sockets were not read because too much waited."),
+    Metric("source_book_resyncs", "counter", _SOURCE, "Order books that broke and were fetched again."),
+    Metric("source_violations", "counter", _SOURCE, "Messages that broke the protocol of the other side."),
+    Metric("source_refused", "counter", _SOURCE, "Subscriptions that the other side refused."),
+    Metric("source_missing_numbers", "counter", _SOURCE, "Numbers of trades that never came, where they are counted."),
+    Metric("source_rest_calls", "counter", _SOURCE, "Calls of the REST interface, repetitions among them."),
+    Metric("source_rest_failures", "counter", _SOURCE, "Calls of the REST interface that failed for now."),
+    Metric("source_recorded_bytes", "counter", _SOURCE, "Bytes written to the recording of frames."),
+    Metric("connection_up", "gauge", _CONNECTION, "1 while the subscription has a connection."),
+    Metric("connection_frames", "counter", _CONNECTION, "Frames of the present connection; each begins at 0."),
+    Metric("connection_reconnects", "counter", _CONNECTION, "Connections after one that broke."),
+    Metric("connection_renewals", "counter", _CONNECTION, "Connections that took over from one that still worked."),
+    Metric("connection_proof_age_seconds", "gauge", _CONNECTION, "Service time since the last proof of life."),
+    Metric(
+        "connection_believable_silence_seconds", "gauge", _CONNECTION, "Silence that is not looked into, as learned."
+    ),
+    Metric(
+        "connection_clock_offset_seconds",
+        "gauge",
+        _CONNECTION,
+        "Our clock minus the exchange's, the shortest delay included.",
+    ),  # fmt: skip
+    Metric("gaps_repaired", "counter", (), "Gaps whose missing trades were fetched and fed."),
+    Metric("gaps_explained", "counter", (), "Gaps in which nothing was missing."),
+    Metric("gaps_lost", "counter", (), "Gaps whose missing trades nobody gave; left to the batch run."),
+    Metric("repair_rows", "counter", (), "Trades put back by repairs."),
+    Metric("repair_failed_attempts", "counter", (), "Attempts to fetch missing trades that came to nothing."),
+    Metric("repairs_pending", "gauge", ("instrument",), "Gaps under repair."),
+    Metric("journal_bytes", "gauge", (), "Bytes of the journals that a restart and repairs go by."),
+    Metric("journal_failures", "counter", (), "Writes of journals and checkpoints that the disk refused."),
     Metric("sink_queue_depth", "gauge", ("sink",), "Batches waiting for the sink."),
     Metric("sink_rows_written", "counter", ("sink",), "Rows the sink took."),
     Metric("sink_rows_dropped", "counter", ("sink",), "Rows dropped because the sink's queue was full."),

@@ -130,7 +130,12 @@ def test_keys_below_a_single_setting_are_refused() -> None:
         ("candles.timeframes", "", "at least 1 item"),
         ("candles.revision_window", "100ms", "expected at least the grace, 500ms"),
         ("serve.transport", "radis", "(did you mean redis?)"),
-        ("data_types.trades.source", "trade_transformation", "expected a source of trades"),
+        ("data_types.trades.source", "trade_transformation", "trade_transformation makes liquidations only"),
+        ("data_types.trades.fallback", "exchange", "expected no fallback: source simulated is not live"),
+        ("data_types.book_snapshot_5.source", "trade_transformation", "trade_transformation makes liquidations only"),
+        ("exchange.shortest_silence", 0, "expected more than 0s"),
+        ("exchange.longest_silence", "1s", "expected at least shortest_silence, 3s"),
+        ("recovery.fetch_attempts", 0, "greater than or equal to 1, got 0"),
         ("data_types.book_snapshot_5.source", "simulate", "(did you mean simulated?)"),
         ("persist.bigquery.live_partitioning.type", "MINUTE", "'HOUR', 'DAY', 'MONTH' or 'YEAR', got 'MINUTE'"),
         ("persist.bigquery.clustering_fields", "a,b,c,d,e", "at most 4 items"),
@@ -148,6 +153,70 @@ def test_a_wrong_value_is_refused_with_what_was_expected_and_what_came(key: str,
     assert says in str(error)
     assert error.key.startswith(".".join(key.split(".")[:2]))
     assert error.path == f"flag {key}"
+
+
+def test_a_default_that_another_setting_makes_wrong_is_refused() -> None:
+    error = _override_error("exchange.shortest_silence", "2m")
+    assert (error.path, error.key) == ("default", "exchange.longest_silence")
+    assert "expected at least shortest_silence, 2m" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("source", "fallback", "says"),
+    [
+        ("exchange", ["exchange"], "differ from each other and from source exchange"),
+        ("exchange", ["tardis_realtime", "tardis_realtime"], "differ from each other and from source exchange"),
+        ("exchange", "simulated", "expected live sources or tardis_replay; simulated does not know"),
+        ("tardis_realtime", "exchange,files", "expected live sources or tardis_replay; files does not know"),
+        ("tardis_realtime", "trade_transformation", "trade_transformation makes liquidations only"),
+        ("files", "exchange", "expected no fallback: source files is not live"),
+        ("tardis_replay", "exchange", "expected no fallback: source tardis_replay is not live"),
+    ],
+)
+def test_a_fallback_that_cannot_stand_in_is_refused(source: str, fallback: Any, says: str) -> None:
+    chosen = {"data_types.trades.source": source, "data_types.trades.fallback": fallback}
+    with pytest.raises(ConfigError) as raised:
+        load_settings(overrides=chosen, environment={})
+    assert says in str(raised.value)
+    assert raised.value.key == "data_types.trades.fallback"
+
+
+@pytest.mark.parametrize("missing", ["replay_from", "replay_to"])
+def test_a_replay_of_tardis_history_without_its_range_is_refused_and_shows_no_secret(missing: str) -> None:
+    span = {"tardis.replay_from": "2024-01-01", "tardis.replay_to": "2024-01-02"}
+    span.pop(f"tardis.{missing}")
+    with pytest.raises(ConfigError) as raised:
+        load_settings(
+            overrides={"data_types.trades.source": "tardis_replay", "tardis.api_key": "hunter2", **span}, environment={}
+        )
+    assert raised.value.key == "tardis"
+    assert "expected replay_from and replay_to" in str(raised.value) and "hunter2" not in str(raised.value)
+
+
+def test_a_range_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected an instant after replay_from") as raised:
+        load_settings(overrides={"tardis.replay_from": "2024-01-02", "tardis.replay_to": "2024-01-01"}, environment={})
+    assert raised.value.key == "tardis.replay_to"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("exchange.endpoints.binance.socket", "ws://h", "did you mean exchange.endpoints.binance.sockets?"),
+        ("exchange.endpoints.nowhere.sockets", "ws://h", "expected an exchange: unknown venue 'nowhere'"),
+        ("exchange.endpoints.binance.sockets", "http://h", "expected wss:// or ws:// and a host, got 'http://h'"),
+        ("exchange.endpoints.binance.sockets", "ws://h/stream", "expected scheme and host only"),
+        ("exchange.endpoints.binance.rest", "h:80", "expected https:// or http:// and a host"),
+        ("exchange.endpoints.binance", "ws://h", "expected a section with keys below it, got one text"),
+    ],
+)
+def test_an_address_of_an_exchange_that_cannot_be_used_is_refused(key: str, value: str, says: str) -> None:
+    assert says in str(_override_error(key, value))
+
+
+def test_an_exchange_needs_both_of_its_addresses() -> None:
+    error = _override_error("exchange.endpoints.binance.sockets", "ws://h")
+    assert (error.key, "expected a value, got none" in str(error)) == ("exchange.endpoints.binance.rest", True)
 
 
 def test_several_wrong_values_are_reported_together() -> None:

@@ -59,6 +59,23 @@ def test_a_list_is_replaced_and_a_mapping_of_instruments_is_merged(tmp_path: Pat
     assert (own.vpin_buckets, own.impact_notional) == (4, 9.0)
 
 
+def test_addresses_of_exchanges_are_merged_by_their_tardis_id(tmp_path: Path) -> None:
+    yaml = _write(
+        tmp_path / "s.yaml",
+        "exchange:\n  endpoints:\n    OKX: {sockets: 'ws://one:1', rest: 'http://one:2'}\n"
+        "    binanceusdm: {sockets: 'wss://f:1', rest: 'https://f:2'}\n",
+    )
+    variable = {"MARKET_DATA_EXCHANGE__ENDPOINTS": '{"okex": {"rest": "http://two:2"}}'}
+    loaded = load_settings(yaml, environment=variable)
+    endpoints = loaded.settings.exchange.endpoints
+    assert set(endpoints) == {"okex", "binance-futures"}
+    assert (endpoints["okex"].sockets, endpoints["okex"].rest) == ("ws://one:1", "http://two:2")
+    assert str(loaded.origin("exchange.endpoints.okex.sockets")) == f"{tmp_path}/s.yaml:3"
+    assert str(loaded.origin("exchange.endpoints.okex.rest")) == "environment MARKET_DATA_EXCHANGE__ENDPOINTS"
+    shown = {row.key: row.value for row in explain(loaded) if row.key.startswith("exchange.endpoints")}
+    assert shown["exchange.endpoints.binance-futures.sockets"] == "wss://f:1" and len(shown) == 4
+
+
 @pytest.mark.parametrize("text", ["1m,15s", "1m 15s", '["1M", "15s"]', "60s, 15S"])
 def test_lists_in_the_environment_take_commas_spaces_or_json(text: str) -> None:
     loaded = load_settings(environment={"MARKET_DATA_CANDLES__TIMEFRAMES": text})

@@ -13,8 +13,11 @@ import yaml
 
 from market_data_tick_handler.config import (
     Settings,
+    Target,
+    Transport,
     check_installed,
     explain,
+    is_installed,
     json_schema,
     load_settings,
     settings_table,
@@ -38,8 +41,18 @@ def test_the_production_profile_is_accepted_and_says_what_is_missing(repository:
     loaded = load_settings(repository / "config" / "profiles" / "production.yaml", environment={})
     with pytest.raises(NotInstalled) as raised:
         check_installed(loaded.settings)
-    for part in ("tardis_realtime", "exchange", "redis", "bigquery"):
+    for part in ("redis", "bigquery"):
         assert f"{part} is not in this version; use " in str(raised.value)
+    assert "tardis_realtime" not in str(raised.value)
+
+
+def test_the_production_profile_runs_with_what_this_version_has(repository: Path) -> None:
+    here = {"serve.transport": "memory", "persist.target": "parquet"}
+    settings = load_settings(repository / "config" / "profiles" / "production.yaml", overrides=here, environment={})
+    check_installed(settings.settings)
+    chains = {(each.source, *each.fallback) for each in settings.settings.data_types.enabled().values()}
+    # One chain: every exchange is one connection, whose trades vouch for all of it.
+    assert chains == {("tardis_realtime", "exchange", "tardis_replay")}
 
 
 def test_streaming_yaml_shows_the_keys_that_users_look_for(repository: Path) -> None:
@@ -57,18 +70,40 @@ def test_streaming_yaml_shows_the_keys_that_users_look_for(repository: Path) -> 
     assert written["monitoring"] == {"host": "127.0.0.1", "port": 8080}
 
 
-def test_what_streaming_yaml_shows_commented_is_accepted_too(repository: Path, tmp_path: Path) -> None:
+def test_what_streaming_yaml_shows_commented_runs_too(repository: Path, tmp_path: Path) -> None:
     text = (repository / "streaming.yaml").read_text(encoding="utf-8")
-    text = re.sub(r"source: simulated\n    # (source: tardis_realtime)", r"\1", text)
-    text = re.sub(r"# (fallback: )", r"\1", text)
-    text = re.sub(r"transport: memory\n  # (transport: redis)", r"\1", text)
-    text = re.sub(r"target: parquet\n  # (target: bigquery)", r"\1", text)
-    path = tmp_path / "later.yaml"
+    text = re.sub(r"source: simulated\n    # (source: exchange)", r"\1", text)
+    text = re.sub(r"# (fallback: |cache_dir: |replay_from: |replay_to: )", r"\1", text)
+    text = re.sub(r"  endpoints: \{\}\n  # (endpoints:).*\n  # (  binance: .*\n)", r"  \1\n  \2", text)
+    path = tmp_path / "live.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(NotInstalled) as raised:
-        check_installed(load_settings(path, environment={}).settings)
-    for key in ("data_types.trades.source", "data_types.liquidations.fallback", "serve.transport", "persist.target"):
-        assert key in str(raised.value)
+    settings = load_settings(path, environment={}).settings
+    check_installed(settings)
+    sections = settings.data_types.enabled()
+    assert {section.source for section in sections.values()} == {"exchange"}
+    assert settings.data_types.trades.fallback == ("tardis_realtime", "tardis_replay")
+    assert settings.exchange.endpoints["binance"].rest == "https://api.binance.com"
+    assert settings.tardis.replay_from is not None and settings.tardis.cache_dir is not None
+
+
+def test_what_streaming_yaml_calls_later_is_refused_with_what_works_instead(repository: Path, tmp_path: Path) -> None:
+    text = (repository / "streaming.yaml").read_text(encoding="utf-8")
+    later = re.findall(r"# (\w+): (\w+) +# later$", text, flags=re.MULTILINE)
+    for key, choice in later:
+        path = tmp_path / f"{choice}.yaml"
+        path.write_text(re.sub(rf"^  {key}: .*", f"  {key}: {choice}", text, flags=re.MULTILINE), encoding="utf-8")
+        with pytest.raises(NotInstalled, match=rf"{key}: {choice} is not in this version; use \w+"):
+            check_installed(load_settings(path, environment={}).settings)
+    parts = {"transport": Transport, "target": Target}
+    missing = {(key, str(choice)) for key, kind in parts.items() for choice in kind if not is_installed(choice)}
+    assert set(later) == missing
+
+
+def test_streaming_yaml_shows_every_section_of_live_feeds(repository: Path) -> None:
+    written = yaml.safe_load((repository / "streaming.yaml").read_text(encoding="utf-8"))
+    for section in ("exchange", "tardis", "failover", "recovery", "record"):
+        fields = type(getattr(Settings(), section)).model_fields
+        assert set(written[section]) <= set(fields) and written[section], section
 
 
 def test_env_example_names_only_real_settings(repository: Path, tmp_path: Path) -> None:
@@ -82,27 +117,18 @@ def test_env_example_names_only_real_settings(repository: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("data_types.trades.source", name) for name in ("tardis_realtime", "exchange", "tardis_replay")),
+        ("data_types.trades.source", "tardis_realtime"),
+        ("data_types.trades.source", "exchange"),
         ("data_types.liquidations.source", "trade_transformation"),
-        ("serve.transport", "websocket"),
     ],
 )
-def test_each_later_part_is_refused_by_name_with_what_works_instead(key: str, value: str) -> None:
-    settings = load_settings(overrides={key: value}, environment={}).settings
-    with pytest.raises(NotInstalled, match=rf"{key}: {value} is not in this version; use \w+"):
-        check_installed(settings)
-
-
-def test_a_fallback_is_refused_while_nothing_switches_to_it() -> None:
-    settings = load_settings(overrides={"data_types.trades.fallback": "files"}, environment={}).settings
-    with pytest.raises(NotInstalled, match="switching to files is not in this version; use an empty list"):
-        check_installed(settings)
+def test_each_source_is_installed(key: str, value: str) -> None:
+    check_installed(load_settings(overrides={key: value}, environment={}).settings)
 
 
 def test_a_later_part_that_is_not_used_stops_nothing() -> None:
     unused = {"modes": "persist", "serve.transport": "redis", "data_types.options_chain.enabled": False}
-    more = {"data_types.options_chain.source": "exchange"}
-    check_installed(load_settings(overrides={**unused, **more}, environment={}).settings)
+    check_installed(load_settings(overrides=unused, environment={}).settings)
 
 
 def test_the_table_has_every_setting_once() -> None:

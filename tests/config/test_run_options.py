@@ -78,6 +78,7 @@ def test_the_parameters_of_the_golden_data_are_settings(golden_dir: Path) -> Non
         {"features.funding_interval": "1h"},
         {f"{OWN}.vpin_bucket_volume": 5},
         {f"{OWN}.contract_multiplier": 10},
+        {"data_types.liquidations.source": "trade_transformation"},
     ],
 )
 def test_the_hash_changes_with_what_changes_values(change: dict[str, Any]) -> None:
@@ -93,6 +94,8 @@ def test_the_hash_changes_with_what_changes_values(change: dict[str, Any]) -> No
         {"candles.grace": "0.5s"},
         {f"features.instruments.{OTHER.key}.vpin_bucket_volume": 5},
         {f"{OWN}.large_trade_notional": 50_000},
+        # Read only where liquidations are derived.
+        {"features.liquidation_fallback_notional": 1_000},
     ],
 )
 def test_the_hash_stays_with_what_does_not(change: dict[str, Any]) -> None:
@@ -100,7 +103,16 @@ def test_the_hash_stays_with_what_does_not(change: dict[str, Any]) -> None:
 
 
 def test_the_hash_is_the_same_in_every_process_and_release() -> None:
-    assert config_hash(Settings(), SPOT) == "32f0c2d50edc365b"
+    assert config_hash(Settings(), SPOT) == "21330d314c503039"
+
+
+def test_large_trades_stand_for_liquidations_only_where_the_settings_say_so() -> None:
+    perpetual = parse_instrument_key("BINANCE-FUTURES:PERPETUAL:BTC-USDT")
+    derived = {"data_types.liquidations.source": "trade_transformation"}
+    own = {f"features.instruments.{perpetual.key}.liquidation_fallback_notional": 7_000}
+    chosen = [pipeline_options(_settings(**extra), perpetual) for extra in ({}, own, derived, derived | own)]
+    assert [each.parameters.liquidation_fallback_notional for each in chosen] == [None, None, 250_000.0, 7_000.0]
+    assert len({each.config_hash for each in chosen}) == 3
 
 
 def test_contract_sizes_of_the_settings_win_over_the_instruments_own() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market_data_tick_handler.config import Duration, Settings, explain, load_settings
+from market_data_tick_handler.config import Duration, Settings, SourceName, explain, load_settings
 from market_data_tick_handler.errors import ConfigError
 
 
@@ -60,10 +60,29 @@ def test_choices_are_understood_in_any_case(name: str) -> None:
     assert load_settings(overrides={"serve.transport": name}, environment={}).settings.serve.transport == "redis"
 
 
-@pytest.mark.parametrize("fallback", ["files", ["files"], "Files"])
+@pytest.mark.parametrize("fallback", ["exchange", ["exchange"], "Exchange"])
 def test_one_fallback_needs_no_list(fallback: Any) -> None:
-    loaded = load_settings(overrides={"data_types.trades.fallback": fallback}, environment={})
-    assert loaded.settings.data_types.trades.fallback == ("files",)
+    chosen = {"data_types.trades.source": "tardis_realtime", "data_types.trades.fallback": fallback}
+    loaded = load_settings(overrides=chosen, environment={})
+    assert loaded.settings.data_types.trades.fallback == ("exchange",)
+
+
+def test_tardis_history_stands_in_without_a_range_and_plays_one_as_a_source() -> None:
+    stands_in = {"data_types.trades.source": "exchange", "data_types.trades.fallback": "tardis_replay"}
+    assert load_settings(overrides=stands_in, environment={}).settings.tardis.replay_from is None
+    span = {"tardis.replay_from": "2024-01-01", "tardis.replay_to": "2024-01-01T00:05:00Z"}
+    played = load_settings(overrides={"data_types.trades.source": "tardis_replay", **span}, environment={}).settings
+    assert played.tardis.replay_to is not None and played.tardis.replay_from is not None
+    assert (played.tardis.replay_to - played.tardis.replay_from).total_seconds() == 300
+    off = {"data_types.trades.source": "tardis_replay", "data_types.trades.enabled": False}
+    assert load_settings(overrides=off, environment={}).settings.tardis.replay_from is None
+
+
+def test_liquidations_alone_may_come_from_trades() -> None:
+    chosen = {"data_types.liquidations.source": "trade_transformation"}
+    assert load_settings(overrides=chosen, environment={}).settings.data_types.liquidations.source is (
+        SourceName.TRADE_TRANSFORMATION
+    )
 
 
 def test_instruments_become_canonical_keys() -> None:

@@ -18,6 +18,7 @@ DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",
     "pydantic_settings": "pydantic-settings",
+    "tardis_dev": "tardis-dev",
     "yaml": "pyyaml",
 }
 

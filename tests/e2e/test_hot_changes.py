@@ -42,10 +42,13 @@ def outages(run: Running, key: str) -> list[Any]:
 
 
 def assert_every_trade_counted(run: Running, symbol: str, key: str) -> None:
-    """Each whole 15 s candle has exactly the trades that were made in it."""
+    """Each whole 15 s candle has exactly the trades that were made in it; the last may still be revised."""
     truth = run.exchange.truth(symbol)
     last = {row["timestamp"]: row for row in run.seen.rows if row["timeframe"] == "15s" and row["instrument_id"] == key}
-    whole = [row for row in last.values() if row["quality"] in ("COMPLETE", "REPAIRED")]
+    settled_us = run.clock.now_us() - 18 * S
+    whole = [
+        row for opened_us, row in last.items() if opened_us < settled_us and row["quality"] in ("COMPLETE", "REPAIRED")
+    ]
     assert whole
     for row in whole:
         inside = (truth["timestamp"] >= row["timestamp"]) & (truth["timestamp"] < row["timestamp"] + 15 * S)
@@ -60,7 +63,9 @@ async def settled(run: Running) -> None:
 
 
 def candles(run: Running, key: str, timeframe: str = "15s") -> int:
-    return len({row["timestamp"] for row in run.seen.rows if (row["instrument_id"], row["timeframe"]) == (key, timeframe)})
+    return len(
+        {row["timestamp"] for row in run.seen.rows if (row["instrument_id"], row["timeframe"]) == (key, timeframe)}
+    )
 
 
 async def test_an_instrument_comes_and_goes_and_the_others_lose_no_tick(tmp_path: Path) -> None:
@@ -71,7 +76,8 @@ async def test_an_instrument_comes_and_goes_and_the_others_lose_no_tick(tmp_path
         assert await post(run, "instruments", add=["ethusdt"]) == (
             200, {"added": [ETH], "removed": [], "timeframes": [], "level": ""},
         )  # fmt: skip
-        await run.until(lambda: candles(run, ETH) >= 2)
+        whole = await run.seen.until(lambda row: row["instrument_id"] == ETH and row["quality"] == "COMPLETE")
+        await run.until(lambda: run.clock.now_us() > whole["timestamp"] + 20 * S)
         assert run.service.health_report()["data_types"]["trades"]["instruments"][ETH]["status"] == "live"
         await settled(run)
         # The first connection was not touched: BTC has no outage that it had not before.
@@ -93,7 +99,9 @@ async def test_an_instrument_comes_and_goes_and_the_others_lose_no_tick(tmp_path
         assert ETH not in run.service.health_report()["data_types"]["trades"]["instruments"]
         assert run.service.accounts[BTC, DataType.TRADES].balances
     found = await asyncio.to_thread(compared_with_batch, tmp_path, ["15s", "1m", "5m"])
-    assert found.same, (found.kinds, found.first)
+    # An instrument that goes leaves its open candles to whoever computes the day: one per timeframe at most.
+    assert set(found.kinds) <= {"only in B"} and found.kinds["only in B"] <= 3, (found.kinds, found.first)
+    assert ETH in found.first["only in B"]
 
 
 async def test_an_instrument_that_no_connection_carries_is_refused_and_nothing_changes(tmp_path: Path) -> None:
@@ -160,7 +168,9 @@ class Process:
                 assert self.process.returncode is None, self.log
                 await SystemClock().sleep(0.02)
 
-    async def get(self, url: str, wanted: Callable[[dict[str, Any]], bool], *, within_s: float = 60.0) -> dict[str, Any]:
+    async def get(
+        self, url: str, wanted: Callable[[dict[str, Any]], bool], *, within_s: float = 60.0
+    ) -> dict[str, Any]:
         """A page, once it says what is wanted."""
         async with asyncio.timeout(within_s), ClientSession(headers=HEADERS) as client:
             while True:
@@ -226,7 +236,8 @@ async def test_a_hangup_makes_a_real_process_follow_its_file(tmp_path: Path) -> 
     async with SimulatedExchange("binance", symbols, clock=SystemClock(), seed=1, rates=rates) as exchange:
         settings_file(config, exchange, tmp_path)
         async with streaming(tmp_path, config) as service:
-            url = (await service.told(lambda line: line["message"] == "service started"))["monitoring"]
+            # The kernels may have to be compiled first.
+            url = (await service.told(lambda line: line["message"] == "service started", within_s=300))["monitoring"]
             before = await service.get(f"{url}/health", lambda page: page["ready"])
 
             settings_file(
@@ -263,5 +274,3 @@ def streams(page: dict[str, Any]) -> dict[str, Any]:
     """Trades of each instrument, from /health."""
     found: dict[str, Any] = page["data_types"]["trades"]["instruments"]
     return found
-
-

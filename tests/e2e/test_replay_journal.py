@@ -22,6 +22,7 @@ from market_data_tick_handler.testing.tardis import TardisMachineServer
 from streaming_service.changes import Change
 from streaming_service.clock import ScaledClock
 from tests.e2e.live import RATES, START_US, Running, running, serving
+from tests.e2e.test_live_exchange import VENUES
 from tests.e2e.test_live_tardis import TRADES_ONLY, Machine, feed
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
@@ -160,6 +161,18 @@ async def test_data_types_of_several_sources_come_back_in_one_order(tmp_path: Pa
         await rest(run)
         assert len(run.service.health_report()["sources"]) == 2
     assert len([path for path in (tmp_path / "frames").iterdir() if path.name != "service"]) == 2
+    await asyncio.to_thread(replay, tmp_path, "--store-ticks")
+    assert_identical(tmp_path)
+    assert_same_files(tmp_path, "raw_tick_data")
+
+
+@pytest.mark.parametrize("exchange_id", ["binance-futures", "bybit", "okex-swap"])
+async def test_a_recording_of_any_venue_is_replayed(tmp_path: Path, exchange_id: str) -> None:
+    """Books from REST and in-band, ids that are numbers and that are none, tickers that are polled."""
+    symbol, key = VENUES[exchange_id]
+    async with running(tmp_path, exchange_id, [symbol], [key], speed=SPEED, **recording(tmp_path)) as run:
+        await run.clock.sleep(45.0)
+        await rest(run)
     await asyncio.to_thread(replay, tmp_path, "--store-ticks")
     assert_identical(tmp_path)
     assert_same_files(tmp_path, "raw_tick_data")

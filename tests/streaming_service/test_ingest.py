@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
-from market_data_tick_handler.core.events import Disconnect, Event, Rows
+from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbeat, Rows
 from market_data_tick_handler.core.instruments import parse_instrument_key
 from market_data_tick_handler.core.ticks import DataType, TickBatch
 from market_data_tick_handler.core.timeframes import Timeframe
@@ -201,6 +201,38 @@ async def test_a_source_that_breaks_says_disconnect_for_each_of_its_instruments(
     for recorder in recorders:
         (last,) = [event for event in recorder.fed[0] if isinstance(event, Disconnect)]
         assert (last.at_us, last.last_alive_us) == (T0 + 5 * SECOND, T0)
+
+
+class Gathering(ScriptedSource):
+    """A source that gathers: what it was given comes with the next drain."""
+
+    def __init__(self, *events: Event) -> None:
+        super().__init__([SourceUnavailable("gone")])
+        self.gathered = list(events)
+
+    def drain(self) -> list[Event]:
+        gathered, self.gathered = self.gathered, []
+        return gathered
+
+
+async def test_only_the_feed_of_the_trades_vouches_for_an_instrument() -> None:
+    """Books that go on prove nothing of trades that do not, and an outage of books is none of trades."""
+    clock = ManualClock(T0 + 5 * SECOND)
+    lost, beat = Disconnect(BTC, T0 + 2, T0 + 1, "lost"), Heartbeat(BTC, T0 + 3)
+    book, gap = Rows(BTC, books([1.0], start_us=T0)), Gap(BTC, DataType.BOOK, T0, T0 + 1, "broken")
+    feeds = [
+        Feed("trades", Gathering(tick(T0), lost, beat), vouches_for=lambda key: key == BTC),
+        Feed("books", Gathering(book, lost, beat, gap), vouches_for=lambda key: key != BTC),
+    ]
+    driver, (btc,) = ingest(*feeds, clock=clock)
+    await driver.turn()
+    (events,) = btc.fed
+    assert [type(event) for event in events] == [Rows, Disconnect, Heartbeat, Rows, Gap]
+    for feed in feeds:
+        with pytest.raises(SourceUnavailable):
+            await driver.pump(feed)
+    await driver.turn()
+    assert [event.reason for event in btc.fed[1] if isinstance(event, Disconnect)] == ["source trades broke"]
 
 
 async def test_a_source_that_is_stopped_says_no_disconnect() -> None:

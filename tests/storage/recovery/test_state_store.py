@@ -184,47 +184,46 @@ def test_only_new_keys_are_written_with_each_state(tmp_path: Path) -> None:
     assert max(path.stat().st_size for path in tmp_path.glob("*.state")) < 3_000
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(data=st.data())
-def test_a_pipeline_judges_on_from_any_state_as_it_did_whatever_was_saved_later(
+def test_ids_go_on_from_any_state_as_they_did_whatever_was_saved_later(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     directory = tmp_path_factory.mktemp("ids")
-    store = StateStore(directory, KEY)
-    pipeline, since, now = Pipeline(SPOT, options()), {}, NOON_US
+    store, of, since, now = StateStore(directory, KEY), stream(), (-1, 0), T
     known: dict[int, bytes] = {}
-    for _ in range(data.draw(st.integers(1, 8))):
+    for _ in range(data.draw(st.integers(1, 10))):
         action = data.draw(st.sampled_from(["go on", "go on", "set back", "reopen", "all keys"]))
         if action == "set back" and known:
-            clock = data.draw(st.sampled_from(sorted(known)))
-            store.discard_after(clock)
-            known = {at: ids for at, ids in known.items() if at <= clock}
-            found = store.newest(clock)
-            assert found is not None and found.clock_us == clock
-            pipeline = Pipeline(SPOT, options())
-            pipeline.restore(found.snapshot)
-            pipeline.restore_ids(found.ids, found.id_keys)
-            since, now = found.logged, clock
+            now = data.draw(st.sampled_from(sorted(known)))
+            store.discard_after(now)
+            known = {at: ids for at, ids in known.items() if at <= now}
+            of, since = restored(store, now)
         elif action == "reopen":
             store = StateStore(directory, KEY)
-        now += data.draw(st.sampled_from([1, 60, 30_000])) * 1_000_000
-        ids = data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=30))
-        pipeline.feed(Rows(KEY, hashed(ids, now)))
-        one = State(
-            clock_us=pipeline.clock_us,
-            snapshot=pipeline.snapshot(),
-            position=Position(1, 0),
-            ids=pipeline.ids_mark(),
-        )
-        store.save(one, pipeline.ids_log({} if action == "all keys" else since))
-        since, known[one.clock_us] = one.logged, pipeline.ids_snapshot()
+        now += data.draw(st.sampled_from([1, 3_600, 30_000, 200_000])) * 1_000_000
+        of.judge(hashed(data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=30)), now))
+        first = (-1, 0) if action == "all keys" else since
+        store.save(logged_state(of, now), {DataType.TRADES: of.ids.log_since(of.state, *first)})
+        since, known[now] = log_end(of.ids.mark(of.state)), pack(of.ids.export(of.state))
+    fresh = StateStore(directory, KEY)
     for clock, ids_then in known.items():
-        found = StateStore(directory, KEY).newest(clock)
-        assert found is not None and found.clock_us == clock
-        other = Pipeline(SPOT, options())
-        other.restore(found.snapshot)
-        other.restore_ids(found.ids, found.id_keys)
-        assert other.ids_snapshot() == ids_then
+        other, _ = restored(fresh, clock)
+        assert pack(other.ids.export(other.state)) == ids_then
+    assert fresh.findings == []
+
+
+def stream() -> Continuity:
+    return Continuity(refuse_after_us=1, skew_us=1, grace_us=1)
+
+
+def restored(store: StateStore, clock_us: int) -> tuple[Continuity, tuple[int, int]]:
+    """The stream of the state of this clock, and where its log goes on."""
+    found = store.newest(clock_us)
+    assert found is not None and found.clock_us == clock_us
+    of = stream()
+    of.ids.restore(of.state, found.id_marks[DataType.TRADES], *found.id_keys[DataType.TRADES])
+    return of, found.logged[DataType.TRADES]
 
 
 def logged_state(of: Continuity, clock_us: int) -> State:
@@ -233,7 +232,7 @@ def logged_state(of: Continuity, clock_us: int) -> State:
 
 
 def test_keys_that_do_not_follow_what_is_stored_are_refused(tmp_path: Path) -> None:
-    of, store = Continuity(refuse_after_us=1, skew_us=1, grace_us=1), StateStore(tmp_path, KEY)
+    of, store = stream(), StateStore(tmp_path, KEY)
     of.judge(hashed([1, 2, 3], T))
     one = logged_state(of, T)
     (part,) = of.ids.log_since(of.state, -1, 0)
@@ -247,7 +246,7 @@ def test_keys_that_do_not_follow_what_is_stored_are_refused(tmp_path: Path) -> N
 
 
 def test_a_torn_id_log_costs_the_states_that_need_it_and_no_other(tmp_path: Path) -> None:
-    of, store = Continuity(refuse_after_us=1, skew_us=1, grace_us=1), StateStore(tmp_path, KEY)
+    of, store = stream(), StateStore(tmp_path, KEY)
     since, ends = (-1, 0), []
     for turn in range(3):
         of.judge(hashed([3 * turn, 3 * turn + 1, 3 * turn + 2], T))
@@ -276,7 +275,7 @@ def test_a_torn_id_log_costs_the_states_that_need_it_and_no_other(tmp_path: Path
 
 
 def test_id_logs_go_with_the_states_that_need_them(tmp_path: Path) -> None:
-    of, store = Continuity(refuse_after_us=1, skew_us=1, grace_us=1), StateStore(tmp_path, KEY)
+    of, store = stream(), StateStore(tmp_path, KEY)
     since = (-1, 0)
     for day in range(5):
         of.judge(hashed([10 * day, 10 * day + 1], T + day * DAY_US))

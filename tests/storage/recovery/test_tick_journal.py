@@ -1,4 +1,4 @@
-"""The tick journal gives back what was fed, in order; fetched rows stand where they belong, and no row is lost or twice."""
+"""The tick journal gives back what was fed, in order; fetched rows stand where they belong; each row is there once."""
 
 from __future__ import annotations
 
@@ -198,6 +198,10 @@ def test_reading_from_the_position_of_a_turn_gives_the_turns_behind_it(tmp_path:
     assert not journal.covers(positions[0]) and journal.covers(positions[-1])
     with pytest.raises(NotFound, match="was forgotten"):
         list(journal.read(positions[0]))
+    # The end of the last file that was forgotten is as good as the beginning of the first one left.
+    first = journal.first_us
+    assert first > 0 and journal.covers(positions[first - 1]) and not journal.covers(positions[first - 2])
+    assert of_turns(journal.read(positions[first - 1]))[DataType.TRADES] == [(i, i) for i in range(first, 20)]
     journal.close()
 
 
@@ -347,8 +351,9 @@ def test_a_day_has_every_row_of_its_own_once_and_in_order(
     shift: int,
 ) -> None:
     end = MIDNIGHT_US + DAY_US
-    late = [({key: [t + DAY_US + shift for t in times] for key, times in by.items()}, us + DAY_US + shift) for by, us in turns]
-    missing = [(key, [offset + DAY_US + shift for offset in offsets]) for key, offsets in fetched]
+    moved = DAY_US + shift
+    late = [({key: [t + moved for t in times] for key, times in by.items()}, us + moved) for by, us in turns]
+    missing = [(key, [offset + moved for offset in offsets]) for key, offsets in fetched]
     journal = filled(tmp_path_factory.mktemp("day"), late, missing, segment_bytes=2_000)
     expected = in_canonical_order(late, missing)
     for data_type in TYPES:
@@ -393,7 +398,11 @@ def test_merged_rows_are_what_a_pipeline_stores(tmp_path: Path) -> None:
     whole = random_trades(5, minutes=3.0)
     live, replay = (Pipeline(SPOT, options(), keep_rows=True) for _ in range(2))
     gap = slice(len(whole) // 3, len(whole) // 2)
-    before, missing, after = whole.slice(0, gap.start), whole.slice(gap.start, gap.stop), whole.slice(gap.stop, len(whole))
+    before, missing, after = (
+        whole.slice(0, gap.start),
+        whole.slice(gap.start, gap.stop),
+        whole.slice(gap.stop, len(whole)),
+    )
     journal = TickJournal(tmp_path, SPOT.key)
     for part in (before, after):
         for start in range(0, len(part), 7):
@@ -433,6 +442,14 @@ def test_forgetting_removes_whole_files_and_first_us_says_which_rows_are_left(tm
         journal = TickJournal(tmp_path, KEY, segment_bytes=2_500)
     journal.forget(NEVER_US)
     assert of_turns(journal.read())[DataType.TRADES][-1] == (times[-1], 59)
+    journal.close()
+
+
+def test_a_file_is_never_begun_between_rows_of_one_time(tmp_path: Path) -> None:
+    journal = TickJournal(tmp_path, KEY, segment_bytes=1)
+    for index in range(12):
+        journal.append([trades(MIDNIGHT_US + index // 3)], (), MIDNIGHT_US + index // 3)
+    assert len(list(tmp_path.glob("ticks-*.log"))) == 4
     journal.close()
 
 
