@@ -1,1 +1,20 @@
 """What other teams read market data with."""
+
+from __future__ import annotations
+
+from market_data_tick_handler.client.buffer import Policy
+from market_data_tick_handler.client.items import Candle, CandleGap, GapReason, Origin
+from market_data_tick_handler.client.live_feature_stream import LiveFeatureStream
+from market_data_tick_handler.client.retry import ClientTiming
+from market_data_tick_handler.client.stats import StreamStats
+
+__all__ = [
+    "Candle",
+    "CandleGap",
+    "ClientTiming",
+    "GapReason",
+    "LiveFeatureStream",
+    "Origin",
+    "Policy",
+    "StreamStats",
+]

@@ -1,0 +1,116 @@
+"""Candle columns become messages: one preparation per batch, one document per candle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import orjson
+
+from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.wire.names import FEATURES, VERSION, Encoding, MessageType
+from market_data_tick_handler.wire.selection import DEFAULT_COLUMNS, Layout, make_layout, selected_features
+
+_msgpack: Final = msgspec.msgpack.Encoder()
+
+
+class CandleEncoder:
+    """Writes candles with the columns that `columns` selects (`check_columns` says how), in one encoding.
+
+    A message is `seal`ed in two steps, because its number on the channel may be known later than its content: `bodies`
+    are everything but the number.
+    """
+
+    def __init__(self, *, columns: Sequence[str] = DEFAULT_COLUMNS, encoding: Encoding = Encoding.JSON) -> None:
+        self.encoding = encoding
+        self.features = selected_features(columns)
+        self._write = _json_bodies if encoding is Encoding.JSON else _msgpack_bodies
+        self._seal = _json_seal if encoding is Encoding.JSON else _msgpack_seal
+
+    def bodies(self, batch: CandleBatch, *, is_final: bool = True) -> list[bytes]:
+        """One per candle, in order. Null, NaN and infinity are null; whole numbers are written as such."""
+        layout = make_layout(self.features, tuple(batch.columns), batch.absent)
+        return list(self._write(_documents(batch, layout, is_final)))
+
+    def seal(self, body: bytes, sequence: int) -> bytes:
+        """The message of a body."""
+        return self._seal(body, sequence)
+
+    def messages(
+        self, batch: CandleBatch, sequences: Iterable[int] | None = None, *, is_final: bool = True
+    ) -> list[bytes]:
+        """One per candle, numbered by `sequences`, or by those of the batch.
+
+        Raises:
+            ValueError: there are no numbers, or not one per candle.
+        """
+        numbers = batch.sequences.tolist() if sequences is None and batch.sequences is not None else sequences
+        if numbers is None:
+            raise ValueError("expected a number per candle: neither the batch nor the caller has any")
+        bodies = self.bodies(batch, is_final=is_final)
+        return [self._seal(body, number) for body, number in zip(bodies, numbers, strict=True)]
+
+
+def _documents(batch: CandleBatch, layout: Layout, is_final: bool) -> Iterator[dict[str, Any]]:
+    """The content of each row in the order it is written."""
+    # The first fields are those of `messages.Head`.
+    constants = {"is_final": is_final, **batch.constants}
+    split = len(layout.top)
+    nulls = dict.fromkeys(layout.absent)
+    for values in _rows(batch, layout):
+        for place in layout.whole:
+            value = values[place]
+            if type(value) is float:
+                # A whole number that may be null travels as a float, which can say so.
+                values[place] = int(value) if math.isfinite(value) else None
+        document = constants | dict(zip(layout.top, values, strict=False))
+        document[FEATURES] = dict(zip(layout.features, values[split:], strict=True)) | nulls
+        yield document
+
+
+def _rows(batch: CandleBatch, layout: Layout) -> Iterator[list[Any]]:
+    arrays = layout.pick(batch.columns)
+    if len(batch) == 1:
+        # Live closes one candle of a series at a time; this takes half of what making and joining lists does.
+        yield list(map(np.ndarray.item, arrays))
+    else:
+        yield from map(list, zip(*map(np.ndarray.tolist, arrays), strict=True))
+
+
+def _json_bodies(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    # Without the brace: the envelope's fields come first.
+    return (orjson.dumps(document)[1:] for document in documents)
+
+
+_JSON_HEAD: Final = f'{{"v":{VERSION},"type":"{MessageType.CANDLE}","sequence":%d,'.encode()
+
+
+def _json_seal(body: bytes, sequence: int) -> bytes:
+    return _JSON_HEAD % sequence + body
+
+
+_MAP16: Final = b"\xde"
+_UINT64: Final = b"\xcf"
+_FIXMAP_FIELDS: Final = 16
+_HEAD_FIELDS: Final = 3
+_MSGPACK_HEAD: Final = b"".join(map(_msgpack.encode, ("v", VERSION, "type", str(MessageType.CANDLE), "sequence")))
+
+
+def _msgpack_bodies(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    for document in documents:
+        finite = {name: _finite(value) for name, value in document.items()}
+        finite[FEATURES] = {name: _finite(value) for name, value in document[FEATURES].items()}
+        # The map's own head counts its fields, so it is replaced by one that counts those of the envelope too.
+        own_head = 1 if len(finite) < _FIXMAP_FIELDS else 3
+        yield (len(finite) + _HEAD_FIELDS).to_bytes(2, "big") + _msgpack.encode(finite)[own_head:]
+
+
+def _msgpack_seal(body: bytes, sequence: int) -> bytes:
+    return b"".join((_MAP16, body[:2], _MSGPACK_HEAD, _UINT64, sequence.to_bytes(8, "big"), body[2:]))
+
+
+def _finite(value: Any) -> Any:
+    return None if type(value) is float and value - value != 0.0 else value

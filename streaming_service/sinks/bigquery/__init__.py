@@ -1,0 +1,1 @@
+"""Candles and raw ticks in BigQuery: every row exactly once, in batches."""

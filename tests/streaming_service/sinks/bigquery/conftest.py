@@ -1,0 +1,65 @@
+"""Emulators and the fault proxy before them; tests are skipped, with the reason, where no emulator can be had."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("google.cloud.bigquery", reason="needs google-cloud-bigquery: install the extra gcp")
+pytest.importorskip("google.cloud.bigquery_storage_v1", reason="needs google-cloud-bigquery-storage: the extra gcp")
+
+from tests.streaming_service.sinks.bigquery import emulators, world
+from tests.streaming_service.sinks.bigquery.fault_proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from market_data_tick_handler.config.outputs import BigQuerySettings
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulators.Emulator]:
+    """local-bigquery, else bqemulator."""
+    reasons = []
+    for start in (emulators.start_local_bigquery, emulators.start_bqemulator):
+        try:
+            running = start(tmp_path_factory.mktemp("emulator"))
+        except emulators.Unavailable as reason:
+            reasons.append(str(reason))
+            continue
+        yield running
+        running.stop()
+        return
+    pytest.skip("needs a BigQuery emulator: " + "; ".join(reasons))
+
+
+@dataclass
+class Place:
+    """A dataset of its own, behind a proxy."""
+
+    emulator: emulators.Emulator
+    proxy: FaultProxy
+    dataset: str
+    spool: Path
+
+    def settings(self, **options: Any) -> BigQuerySettings:
+        return world.settings(
+            self.spool, rest=self.emulator.rest_url, grpc=self.proxy.address, dataset=self.dataset, **options
+        )
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Rows of a query in which `{d}` is the dataset."""
+        return world.query(world.client(self.emulator.rest_url), sql.format(d=f"{emulators.PROJECT}.{self.dataset}"))
+
+    def numbers(self, table: str = "candles_1m", column: str = "open") -> list[float]:
+        """The column that tells the rows apart, in order, repetitions included."""
+        return [row["n"] for row in self.query(f"SELECT {column} AS n FROM `{{d}}.{table}` ORDER BY n")]
+
+
+@pytest.fixture
+async def place(emulator: emulators.Emulator, tmp_path: Path) -> AsyncIterator[Place]:
+    async with FaultProxy(emulator.grpc_address) as proxy:
+        yield Place(emulator, proxy, world.new_dataset(), tmp_path / "spool")

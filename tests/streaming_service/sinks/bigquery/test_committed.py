@@ -1,0 +1,205 @@
+"""Every row is in the table exactly once, whatever the connection does."""
+
+from __future__ import annotations
+
+import pytest
+
+from market_data_tick_handler.core.timeframes import Timeframe
+from streaming_service.clock import Clock, SystemClock
+from streaming_service.sinks.bigquery.sender import RetryPolicy
+from streaming_service.sinks.bigquery.sink import BigQuerySink
+from tests.streaming_service.sinks.bigquery import fault_proxy as faults
+from tests.streaming_service.sinks.bigquery.conftest import Place
+from tests.streaming_service.sinks.bigquery.world import ETH, GROUPS, candles, until
+
+QUICK = RetryPolicy(attempts=8, base_s=0.02, cap_s=0.2)
+METHODS = ("committed", "pending", "insert_rows")
+
+
+class NotingClock(SystemClock):
+    """The machine's clock, noting the pauses."""
+
+    __slots__ = ("slept",)
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await super().sleep(seconds)
+
+
+def make_sink(place: Place, *, clock: Clock | None = None, **options: object) -> BigQuerySink:
+    return BigQuerySink(
+        place.settings(**options),
+        timeframes=[Timeframe.M1],
+        groups=GROUPS,
+        clock=SystemClock() if clock is None else clock,
+        service="test",
+        retry=QUICK,
+    )
+
+
+def expected(count: int) -> list[float]:
+    return [index + 0.5 for index in range(count)]
+
+
+async def write_three(sink: BigQuerySink) -> None:
+    await sink.open()
+    for start in (0, 10, 20):
+        await sink.write(candles(10, first=start))
+        await sink.flush()
+        await until(lambda: sink.report()[0].waiting_rows == 0, why=str(sink.report()))
+    await sink.aclose()
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_rows_arrive_with_every_method(place: Place, method: str) -> None:
+    """What is written is in the table, once, with its values and its times."""
+    await write_three(make_sink(place, write_method=method))
+    assert place.numbers() == expected(30)
+    row = place.query("SELECT * FROM `{d}.candles_1m` ORDER BY timestamp LIMIT 1")[0]
+    assert row["instrument_id"] == "BINANCE:SPOT_PAIR:BTC-USDT" and row["symbol"] == "BTC-USDT"
+    assert row["timestamp"].isoformat() == "2024-01-01T00:00:00+00:00"
+    assert row["timestamp_out"].microsecond == 500_000
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.DROP_BEFORE,
+        faults.DROP_AFTER,
+        faults.EXHAUSTED,
+        faults.UNAVAILABLE_ANSWER,
+        faults.FINALIZE_BEFORE,
+        faults.FINALIZE_AFTER,
+    ],
+)
+@pytest.mark.parametrize("method", ["committed", "pending"])
+async def test_a_fault_costs_no_row_and_doubles_none(place: Place, method: str, fault: str) -> None:
+    """One fault per append, every other append: the rows are there once."""
+    place.proxy.faults.extend([fault, "", fault, fault])
+    await write_three(make_sink(place, write_method=method))
+    assert place.numbers() == expected(30)
+
+
+@pytest.mark.parametrize("fault", [faults.HANG_BEFORE, faults.HANG_AFTER])
+async def test_an_append_that_is_never_answered_is_sent_again(place: Place, fault: str) -> None:
+    """No answer within request_timeout counts as no answer at all; the same rows go to the same place."""
+    place.proxy.faults.append(fault)
+    await write_three(make_sink(place, request_timeout="1s"))
+    assert place.numbers() == expected(30)
+
+
+@pytest.mark.parametrize("fault", [faults.FORGET_STREAM, faults.WRITE_THEN_FORGET])
+async def test_when_a_stream_is_forgotten_the_table_is_asked(place: Place, fault: str) -> None:
+    """The stream is not found any more, and nobody knows whether it took the batch: the table is asked for its first
+    row, and the batch goes to another stream only if it is not there."""
+    place.proxy.faults.extend(["", fault])
+    await write_three(make_sink(place))
+    assert place.numbers() == expected(30)
+
+
+@pytest.mark.parametrize("row_format", ["protobuf", "auto"])
+async def test_protocol_buffers_carry_the_same_rows(place: Place, row_format: str) -> None:
+    """Chosen, or because Arrow is refused: the same values, nulls included."""
+    place.proxy.faults.append(faults.NO_ARROW)
+    sink = make_sink(place, row_format=row_format)
+    await sink.open()
+    batch = candles(10)
+    batch.columns["close"][3] = float("nan")
+    await sink.write(batch)
+    await sink.aclose()
+    rows = place.query("SELECT open, close, timestamp, is_empty FROM `{d}.candles_1m` ORDER BY open")
+    assert [row["open"] for row in rows] == expected(10)
+    assert rows[3]["close"] is None and rows[4]["close"] == 4.5 and rows[0]["is_empty"] is False
+    assert rows[1]["timestamp"].isoformat() == "2024-01-01T00:01:00+00:00"
+
+
+async def test_a_table_that_lacks_columns_is_brought_up_to_date(place: Place) -> None:
+    """The server says that rows have more columns than the table: the table is checked again, then the rows go in."""
+    place.proxy.faults.append(faults.TABLE_LACKS_COLUMNS)
+    await write_three(make_sink(place))
+    assert place.numbers() == expected(30)
+
+
+async def test_the_wait_that_is_asked_for_is_kept(place: Place) -> None:
+    """RESOURCE_EXHAUSTED with a RetryInfo of 0.7 s: not tried again before."""
+    place.proxy.faults.append(faults.EXHAUSTED)
+    place.proxy.retry_after_s = 0.7
+    clock = NotingClock()
+    sink = make_sink(place, clock=clock)
+    await sink.open()
+    await sink.write(candles(3))
+    await sink.aclose()
+    assert place.numbers() == expected(3)
+    assert max(clock.slept) == pytest.approx(0.7)
+
+
+async def test_rows_of_two_instruments_share_a_batch(place: Place) -> None:
+    """Candles of a timeframe go into one append per batch, whoever they belong to."""
+    sink = make_sink(place)
+    await sink.open()
+    await sink.write(candles(5))
+    await sink.write(candles(5, first=5, instrument=ETH))
+    await sink.aclose()
+    assert place.numbers() == expected(10)
+    assert place.proxy.appends["candles_1m"] == 1
+
+
+async def test_refused_rows_go_to_the_dead_letters_and_the_others_to_the_table(place: Place) -> None:
+    """Half a batch is refused by row: the other half is written, the refused half is kept with the reason."""
+    place.proxy.faults.append(faults.REFUSE_EVEN)
+    sink = make_sink(place)
+    await sink.open()
+    await sink.write(candles(10))
+    await sink.aclose()
+    assert place.numbers() == [index + 0.5 for index in range(1, 10, 2)]
+    letters = sink.dead_letters.read("candles_1m")
+    assert [letter["row"] for letter in letters] == [0, 2, 4, 6, 8]
+    assert letters[0]["reason"] == "even row 0" and letters[1]["values"]["open"] == 2.5
+
+
+async def test_a_row_refused_without_a_name_is_found_by_halving(place: Place) -> None:
+    """The server only says that the batch is bad: one required value is missing in one row of 16."""
+    sink = make_sink(place)
+    await sink.open()
+    place.proxy.faults.extend([faults.REFUSE_WHOLE] * 5)
+    await sink.write(candles(16))
+    await sink.aclose()
+    assert place.numbers() == expected(16)[1:]
+    assert [letter["row"] for letter in sink.dead_letters.read("candles_1m")] == [0]
+
+
+async def test_redelivered_rows_are_left_out(place: Place) -> None:
+    """After a restart the pipeline delivers what it has no word of: numbers it had before are in the spool already."""
+    first = make_sink(place)
+    await first.open()
+    await first.write(candles(10))
+    await first.aclose()
+    second = make_sink(place)
+    await second.open()
+    await second.write(candles(15))
+    await second.aclose()
+    assert place.numbers() == expected(15)
+    assert second.repeated_rows == 10
+
+
+async def test_rows_wait_out_an_outage_in_the_spool(place: Place) -> None:
+    """Nothing answers while rows come; a restart in the middle; all are there afterwards."""
+    place.proxy.down = True
+    first = make_sink(place)
+    await first.open()
+    await first.write(candles(10))
+    await first.flush()
+    await until(lambda: first.report()[0].last_error != "")
+    await first.aclose()
+    second = make_sink(place)
+    await second.open()
+    await second.write(candles(10, first=10))
+    await second.flush()
+    assert second.report()[0].waiting_rows == 20
+    place.proxy.down = False
+    await until(lambda: second.report()[0].waiting_rows == 0)
+    await second.aclose()
+    assert place.numbers() == expected(20)
