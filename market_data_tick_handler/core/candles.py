@@ -26,6 +26,7 @@ from market_data_tick_handler.core.features.contract import (
 )
 from market_data_tick_handler.core.features.groups import Selection
 from market_data_tick_handler.core.quality import Span
+from market_data_tick_handler.core.seen_ids import NEVER_US
 from market_data_tick_handler.core.ticks import Array
 from market_data_tick_handler.core.timeframes import BORDER_US, Timeframe, ceil_us, floor_us
 
@@ -107,9 +108,17 @@ class CandleBuilder:
         return [*cold, *(np.zeros(1, group.MEMORY) for group in plan.candle_groups), np.zeros(1, np.int64)]
 
     def compute(
-        self, timeframe: Timeframe, t0: int, count: int, memories: list[Array], gaps: Sequence[Gap], span: Span
+        self,
+        timeframe: Timeframe,
+        t0: int,
+        count: int,
+        memories: list[Array],
+        gaps: Sequence[Gap],
+        span: Span,
+        known_us: int = NEVER_US,
     ) -> Array:
-        """`count` consecutive candles from `t0`, in the row layout; `memories` are moved on."""
+        """`count` consecutive candles from `t0`, in the row layout; `memories` are moved on. Nothing is known of what
+        lies behind `known_us`."""
         step, plan = timeframe.us, self.plans[timeframe]
         rows = np.zeros(count, plan.layout.dtype)
         outs = [np.zeros(count, self.states[index].OUT) for index in plan.states]
@@ -118,7 +127,7 @@ class CandleBuilder:
             if timeframe.from_ticks:
                 state.finish(memories[at], step, t0, state.bins(step, t0, count), out)
             else:
-                parents = [self._parent(timeframe, index, t0 + k * step) for k in range(count)]
+                parents = [self._parent(timeframe, index, t0 + k * step, known_us) for k in range(count)]
                 state.finish_parents(memories[at], step, parents, out)
         opens = t0 + step * np.arange(count)
         traded = self.states[0].traded(outs[0])
@@ -171,9 +180,10 @@ class CandleBuilder:
         bars[0] += len(rows)
         rows["timestamp_out"] = opens + step + self.grace_us
 
-    def _parent(self, timeframe: Timeframe, index: int, t0: int) -> Parent:
+    def _parent(self, timeframe: Timeframe, index: int, t0: int, known_us: int) -> Parent:
         state = self.states[index]
-        end = t0 + timeframe.us
+        # Of a candle that is open, the minutes to come hold nothing.
+        end = min(t0 + timeframe.us, ceil_us(known_us, MINUTE_US))
         sealed = self._sealed.get(timeframe)
         if sealed is not None and sealed[0] == t0:
             parent, start = sealed[1][index].copy(), min(self._sealed_us, end)
@@ -325,6 +335,16 @@ class CandleSeries:
         rows = self._builder.compute(self.timeframe, self.next_us, count, self.memories, gaps, span)
         self.next_us += count * self.timeframe.us
         return rows
+
+    def preview(self, now_us: int, gaps: Sequence[Gap], span: Span) -> Array | None:
+        """The candle that is open at `now_us`, as it stands; None before the series has begun. Nothing is moved on."""
+        step = self.timeframe.us
+        count = (floor_us(now_us, step) - self.next_us) // step + 1
+        if self.next_us == 0 or count < 1:
+            return None
+        memories = [memory.copy() for memory in self.memories]
+        # Within the grace the candle before is open too, and hands its memory on.
+        return self._builder.compute(self.timeframe, self.next_us, count, memories, gaps, span, now_us + 1)[-1:]
 
     def forget(self, before_us: int) -> None:
         """Drop candles that end at or before `before_us`: no row can change them any more."""

@@ -435,6 +435,23 @@ class Pipeline:
             self.instrument, timeframe, published, FEATURE_VERSION, self._absent, self.options.config_hash, identities
         )
 
+    def preview(self, published_us: int) -> list[CandleBatch]:
+        """The candles that are open, as they stand, one per timeframe: for display, never part of a series.
+
+        Values as of a border (book, ticker) are null, as the border has not come. published_us: their timestamp_out.
+        """
+        if self.day is not None or self._earliest_us == NEVER_US:
+            return []
+        span = Span(floor_us(self._earliest_us, MINUTE_US), candles_open_before(self._watermark.us + 1, Timeframe.M1))
+        gaps = self._outages.known()
+        out: list[CandleBatch] = []
+        for timeframe, series in self._series.items():
+            row = series.preview(self._watermark.us, gaps, span)
+            if row is not None:
+                row["revision"] = 0
+                out.append(self._batch(timeframe, row, published_us))
+        return out
+
     def finish(self, stop_us: int) -> None:
         """End a finite input: the service stops at `stop_us`, and the candles still open are published as PARTIAL."""
         if self.day is not None:

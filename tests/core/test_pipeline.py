@@ -15,7 +15,7 @@ from market_data_tick_handler.core.features.registry import columns
 from market_data_tick_handler.core.parity import compare
 from market_data_tick_handler.core.pipeline import Day, Pipeline
 from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
-from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
+from market_data_tick_handler.core.timeframes import DAY_US, Timeframe, floor_us
 from market_data_tick_handler.testing.ticks import books, liquidations, trades
 from tests.parity.streams import NOON_US, SPOT, batched, last, options, random_trades, replayed
 
@@ -567,3 +567,43 @@ def test_days_of_silence_before_the_first_trade_are_passed_in_one_step() -> None
         results.append(last(pipeline.outputs()))
     assert_same(*results)
     assert results[0][Timeframe.H24]["book_valid_ratio"][0] == 1.0
+
+
+def test_a_preview_is_what_the_candle_would_be_and_moves_nothing() -> None:
+    """The open candle as previewed right before its close has the values of the closed one; looking changes nothing."""
+    rows = random_trades(5, minutes=7.0, per_second=3.0)
+    stamped = np.sort(rows["timestamp"][rows["timestamp"] > 0])
+    plain = TickBatch.build(
+        DataType.TRADES,
+        {
+            "timestamp": stamped,
+            "local_timestamp": stamped,
+            "price": 42_000.0 + np.arange(len(stamped)) % 17,
+            "amount": np.full(len(stamped), 0.5),
+            "side": np.where(np.arange(len(stamped)) % 3, 1, -1),
+        },
+    )
+    looked, unseen = Pipeline(SPOT, options()), Pipeline(SPOT, options())
+    border = floor_us(int(stamped[0]), 300 * S) + 300 * S
+    until = int(np.searchsorted(stamped, border))
+    previews: list[CandleBatch] = []
+    for start in range(0, until, 50):
+        part = Rows(SPOT.key, plain.slice(start, min(start + 50, until)))
+        looked.feed(part)
+        unseen.feed(part)
+        previews = looked.preview(int(stamped[min(start + 49, until - 1)]))
+    # What was closed on the way is not in question.
+    looked.outputs(), unseen.outputs()
+    for pipeline in (looked, unseen):
+        pipeline.advance(border + S)
+    closed, same = looked.outputs(), unseen.outputs()
+    assert [batch.timeframe for batch in closed] == [batch.timeframe for batch in same]
+    for batch, other in zip(closed, same, strict=True):
+        assert compare(batch.columns, other.columns).ok
+    opened = {preview.timeframe: preview for preview in previews}
+    assert {Timeframe.M1, Timeframe.M5, Timeframe.H24} <= set(opened)
+    for batch in closed:
+        preview = opened[batch.timeframe]
+        if batch["timestamp"][-1] == preview["timestamp"][0]:
+            for name in ("open", "high", "low", "close", "volume", "trade_count", "buy_volume_sum", "price_vwap"):
+                assert preview[name][0] == batch[name][-1], (batch.timeframe, name)
