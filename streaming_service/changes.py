@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -103,7 +103,7 @@ class HotChanges:
                 done.timeframes = [str(timeframe) for timeframe in change.timeframes]
             if change.instruments is not None:
                 await self._change_instruments(change.instruments, done)
-        log.info("settings changed", extra={"added": done.added, "removed": done.removed, "level": done.level})
+        log.info("settings changed", extra=asdict(done))
         return done
 
     def _check(self, wanted: Sequence[InstrumentDefinition]) -> None:

@@ -103,8 +103,8 @@ class RowsFetched:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentEnded:
-    """A pipeline was fed for the last time; its arrival clock stands at `clock_us`. open_us: since when its feed was not
-    provably alive. finished: its open candles were published."""
+    """A pipeline was fed for the last time; its arrival clock stands at `clock_us`. open_us: since when its feed was
+    not provably alive. finished: its open candles were published."""
 
     instrument: str
     clock_us: int

@@ -31,8 +31,8 @@ class DataTypeSettings(Section):
     source: SourceName = Field(default=SourceName.SIMULATED, description="where its rows come from")
     fallback: Annotated[tuple[SourceName, ...], OneLineList, BeforeValidator(_none_is_empty)] = Field(
         default=(),
-        description="what stands in, in order, while a live `source` is down; one name or a list. tardis_replay: missing "
-        "trades are fetched from Tardis history",
+        description="what stands in, in order, while a live `source` is down; one name or a list. "
+        "tardis_replay: missing trades are fetched from Tardis history",
     )
     batch_timeout: Milliseconds = Field(
         default=Duration(100_000), description="longest wait before rows that arrived are worked on (ms)"
@@ -221,12 +221,12 @@ class ExchangeSettings(Section):
     )
     shortest_silence: Seconds = Field(
         default=Duration(3_000_000),
-        description="a stream that is busy is never taken for dead before this long a silence (s)",
+        description="a connection is never doubted before this long a silence, however busy it is (s)",
     )
     longest_silence: Seconds = Field(
         default=Duration(60_000_000),
         validate_default=True,
-        description="a silence longer than this is looked into however quiet the stream is (s)",
+        description="a connection silent for longer than this is pinged, however quiet it usually is (s)",
     )
     pong_timeout: Seconds = Field(
         default=Duration(5_000_000), description="a connection that does not answer a ping for this long is dead (s)"

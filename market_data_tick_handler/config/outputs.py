@@ -237,13 +237,13 @@ class PersistSettings(Section):
 
 
 class MonitoringSettings(Section):
-    """HTTP: /live /ready /health /metrics."""
+    """HTTP: /live /ready /health /metrics, and /admin."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; containers use 0.0.0.0")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0: any free one")
     auth_token: SecretStr = Field(
         default=SecretStr(""),
-        description="token that pages beyond /live /ready /health /metrics ask for; this version has none",
+        description="token that /admin asks for; empty: /admin is closed. /live /ready /health /metrics ask for none",
     )
 
 

@@ -88,7 +88,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "gauge",
         _CONNECTION,
         "Our clock minus the exchange's, the shortest delay included.",
-    ),  # fmt: skip
+    ),
     Metric("gaps_repaired", "counter", (), "Gaps whose missing trades were fetched and fed."),
     Metric("gaps_explained", "counter", (), "Gaps in which nothing was missing."),
     Metric("gaps_lost", "counter", (), "Gaps whose missing trades nobody gave; left to the batch run."),
@@ -103,6 +103,22 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("sink_rows_failed", "counter", ("sink",), "Rows the sink failed to take."),
     Metric("sink_errors", "counter", ("sink",), "Errors of the sink."),
     Metric("sink_retries", "counter", ("sink",), "Writes repeated because the sink was busy."),
+    Metric("redis_connected", "gauge", (), "1 while the sink has a connection to Redis."),
+    Metric("redis_trouble_seconds", "gauge", (), "How long Redis has taken nothing; 0 while it does."),
+    Metric("redis_buffered_rows", "gauge", (), "Candles that wait for Redis."),
+    Metric("redis_buffered_bytes", "gauge", (), "Size of the candles that wait for Redis."),
+    Metric("redis_round_trip_seconds", "gauge", (), "Duration of the last round trip to Redis."),
+    Metric(
+        "redis_candles",
+        "counter",
+        ("outcome",),
+        "Candles sent, found to be there already, rejected for good, given again to a Redis that had lost them "
+        "(refilled), moved behind another writer's (renumbered), or lost by Redis for good.",
+    ),
+    Metric("redis_open_candles", "counter", ("outcome",), "Candles in progress sent, and skipped for a newer one."),
+    Metric("redis_marks", "counter", ("outcome",), "Marks sent, paused during a repair, and lost."),
+    Metric("redis_connects", "counter", (), "Connections made to Redis."),
+    Metric("redis_failures", "counter", (), "Round trips to Redis that failed."),
     Metric(
         "subscriber_rows_dropped", "counter", ("sink",), "Candles that slow subscribers of the in-process bus lost."
     ),

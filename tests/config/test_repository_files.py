@@ -32,7 +32,7 @@ def test_streaming_yaml_runs_in_this_version_and_is_what_runs_without_it(reposit
     assert settings == Settings()
 
 
-@pytest.mark.parametrize("profile", ["local", "demo"])
+@pytest.mark.parametrize("profile", ["local", "demo", "live"])
 def test_profiles_run_in_this_version(repository: Path, profile: str) -> None:
     check_installed(load_settings(repository / "config" / "profiles" / f"{profile}.yaml", environment={}).settings)
 

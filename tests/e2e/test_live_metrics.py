@@ -26,7 +26,7 @@ Page = dict[str, dict[tuple[str, ...], float]]
 
 
 async def scraped(run: Running) -> Page:
-    """Values by name without prefix and by label values; each set of labels once."""
+    """Values by name without prefix and by label values, labels in the order of their names; each set of them once."""
     async with ClientSession() as client, client.get(f"{run.service.server.url}/metrics") as response:
         text = await response.text()
     page: Page = {}
@@ -59,7 +59,7 @@ async def test_every_metric_of_live_feeds_has_its_value(tmp_path: Path) -> None:
             lambda: len(gaps(run)) >= 3 and all(gap.ending is not GapEnding.OPEN for gap in gaps(run)), within_s=60
         )
         page, report = await scraped(run), await health(run)
-        links = (FEED, "exchange", "0")
+        links = ("0", FEED, "exchange")
         assert before["connection_up"][links] == page["connection_up"][links] == 1.0
         assert page["connection_reconnects_total"][links] > before["connection_reconnects_total"][links]
         assert page["connection_frames_total"][links] > 0

@@ -1,4 +1,4 @@
-"""`replay --journal`: what a service recorded gives the candles that it stored, bit for bit, whatever happened to it."""
+"""`replay --journal`: what a service recorded gives the candles that it stored, bit for bit, whatever happened."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def compared(tmp_path: Path, out: str = "out") -> StoreComparison:
 
 
 def assert_identical(tmp_path: Path, out: str = "out") -> None:
-    """Every candle of either side is on the other, and each is the same in every column but how it was published."""
+    """Every candle of either side is on the other, the same in every column but how it was published."""
     found = compared(tmp_path, out)
     assert found.same, (found.verdict, found.kinds, found.first)
     assert not found.only_in_first and not found.only_in_second
