@@ -45,6 +45,6 @@ $(VENV)/installed-demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
-	@echo "Installing the package with its streaming, batch and dev extras (once; some minutes on a slow network) ..."
-	@$(PIP) install --quiet --editable '.[streaming,batch,dev]'
+	@echo "Installing the package with its streaming, batch, gcp and dev extras (once; some minutes on a slow network) ..."
+	@$(PIP) install --quiet --editable '.[streaming,batch,gcp,dev]'
 	@touch $@ $(VENV)/installed-demo

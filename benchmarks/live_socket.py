@@ -27,8 +27,8 @@ _WHAT = {
     CANDLES: "socket to candles, groups 0-3, 7 timeframes",
     JOURNALS: "the same with journals and checkpoints",
 }
-# A sender that had no processor time sends in bunches, which is another benchmark.
-_RATE_KEPT = 0.97
+_RATE_TOLERANCE = 0.05
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,13 @@ class Paced:
 
     @property
     def us(self) -> float:
+        """Microseconds per message."""
         return self.cpu / self.rate * 1e6
+
+    @property
+    def kept(self) -> bool:
+        """Whether the sender kept its pace: one that had no processor time sends in bunches, which is another thing."""
+        return abs(self.rate / PER_SECOND - 1) <= _RATE_TOLERANCE
 
 
 class Sender:
@@ -65,9 +71,13 @@ class Sender:
         frames = PER_SECOND * (seconds + 3)
         url = f"{self._url}/paced-{PER_SECOND}-{at_once}-{frames}"
         arguments = {"receiver": receiver, "url": url, "frames": frames, "seconds": seconds}
-        found = in_child("benchmarks.socket_receivers:measure", arguments, one_thread=True)
-        self._begin_s()
-        return Paced(found["cpu_s"], found["rate"])
+        for _ in range(_TRIES):
+            found = in_child("benchmarks.socket_receivers:measure", arguments, one_thread=True)
+            self._begin_s()
+            paced = Paced(found["cpu_s"], found["rate"])
+            if paced.kept:
+                break
+        return paced
 
     def _begin_s(self) -> float:
         told: dict[str, float] = json.loads(self._told.readline())
@@ -110,28 +120,26 @@ def _paced(sender: Sender, at_once: int, *, rounds: int, seconds: int) -> Iterat
     thrown_away = _best(found[PICOWS])
     how = "one by one" if at_once == 1 else f"{at_once} at once"
     for receiver in (CANDLES, JOURNALS):
-        best = _best(found[receiver])
-        kept = min(best.rate, thrown_away.rate) >= PER_SECOND * _RATE_KEPT
+        best, costs = _best(found[receiver]), [run.us for run in found[receiver]]
         ratio = thrown_away.us / best.us
+        kept = best.kept and thrown_away.kept
         yield Result(
             benchmark="live_socket",
             what=f"{PER_SECOND:,} messages/s, {how}: {_WHAT[receiver]}",
             measured=(
-                f"{best.cpu * 100:.1f} % of a processor ({best.us:.1f} us a message, "
-                f"{min(run.us for run in found[receiver]):.1f} to {max(run.us for run in found[receiver]):.1f})"
-                + ("" if kept else f"; the sender managed {best.rate:,.0f}/s only")
+                f"{best.cpu * 100:.1f} % of a processor ({best.us:.1f} us a message, {min(costs):.1f} to "
+                f"{max(costs):.1f})" + ("" if kept else f"; no verdict, the sender managed {best.rate:,.0f}/s only")
             ),
             against=f"thrown away {thrown_away.cpu * 100:.1f} % ({thrown_away.us:.1f} us)",
             ratio=ratio,
             goal=f">= {GOAL_CPU_RATIO:.2f}" if at_once == 1 else "",
-            ok=ratio >= GOAL_CPU_RATIO if at_once == 1 else None,
+            ok=ratio >= GOAL_CPU_RATIO if at_once == 1 and kept else None,
         )
 
 
 def _best(runs: Sequence[Paced]) -> Paced:
     """The one that cost least, of those in which the sender kept its pace."""
-    kept = [run for run in runs if run.rate >= PER_SECOND * _RATE_KEPT]
-    return min(kept or runs, key=lambda run: run.us)
+    return min([run for run in runs if run.kept] or runs, key=lambda run: run.us)
 
 
 @contextmanager

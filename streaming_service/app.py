@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
@@ -24,7 +22,7 @@ from market_data_tick_handler.core.instruments import InstrumentDefinition, data
 from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe, ceil_us
-from market_data_tick_handler.errors import ConfigError, MarketDataError
+from market_data_tick_handler.errors import ConfigError
 from market_data_tick_handler.storage.gap_ledger import write_gaps
 from streaming_service.accounting import StreamAccount, stream_accounts
 from streaming_service.changes import HotChanges
@@ -41,21 +39,24 @@ from streaming_service.monitoring.kernels import KernelCompilations
 from streaming_service.monitoring.loop_lag import LoopLag
 from streaming_service.monitoring.metrics import Sample, ServiceMetrics
 from streaming_service.monitoring.observer import TurnMonitor
-from streaming_service.reload import Reader, adopt_and_tell
-from streaming_service.sink import FullPolicy, Outlet, Sink
-from streaming_service.sinks.bus import InProcessBus
-from streaming_service.sinks.terminal import TerminalSink
+from streaming_service.outputs import Outputs
+from streaming_service.serving.application import ServingRoutes
+from streaming_service.serving.books import LatestBooks
+from streaming_service.serving.view import ServiceView, known_gaps
+from streaming_service.sink import Sink
 from streaming_service.supervisor import RestartPolicy, Supervisor
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from streaming_service.live_sources import LiveSources
+    from streaming_service.sinks.redis.marks import MarkSource
 
 log = logging.getLogger(__name__)
 
-EXIT_DONE: Final = 0
-EXIT_FAILED: Final = 1
-FLUSH_INTERVAL_S: Final = 5.0
 _RECORD_GAPS_S: Final = 1.0
+# A preview costs half a millisecond: with many instruments it may take a tenth of the time at most.
+_LEAST_BETWEEN_PREVIEWS_S: Final = 0.005
 
 
 class Service:
@@ -93,7 +94,6 @@ class Service:
         self.pipelines: dict[str, Pipeline] = (
             {} if self._durable else {each.key: self._make_pipeline(each) for each in self.instruments}
         )
-        self.bus = InProcessBus()
         self.started = asyncio.Event()
         self.supervisor = Supervisor(self._wall)
         self.health = self._make_health()
@@ -101,14 +101,23 @@ class Service:
         self._loop_lag = LoopLag(self._wall)
         self._kernels = KernelCompilations()
         self._run_log = None if self._inputs.live is None else self._inputs.live.run_log
-        self._candle_outlets = [self._outlet(name, sink) for name, sink in self._candle_sinks(terminal, sinks or {})]
-        self._tick_outlets = [self._outlet(name, sink) for name, sink in self._tick_sinks()]
+        self.outputs = Outputs(
+            settings,
+            wall=self._wall,
+            speed=self._inputs.speed,
+            terminal=terminal,
+            more=sinks or {},
+            journaled=self._durable,
+            marks=self._mark_source,
+        )
+        self.bus = self.outputs.bus
+        self.books = LatestBooks()
         self.durability = self._make_durability() if self._durable else None
         self._ingest = self._make_ingest()
         self.changes = HotChanges(self)
         self._lifecycle = Lifecycle(
             self._ingest,
-            [*self._candle_outlets, *self._tick_outlets],
+            self.outputs.all,
             self.supervisor,
             wall=self._wall,
             deadline_s=settings.shutdown.deadline_s,
@@ -122,12 +131,7 @@ class Service:
             blind=self._not_ready,
             health=self.health_report,
             metrics=self.metrics.render,
-            routes=Admin(
-                self.changes,
-                token=settings.monitoring.auth_token.get_secret_value(),
-                current=lambda: (self.instruments, self.timeframes),
-                define=lambda names: define_instruments(self.settings, names),
-            ).routes(),
+            routes=self._routes(),
         )
 
     async def run(self, stop: asyncio.Event | None = None, duration_s: float | None = None) -> None:
@@ -177,7 +181,6 @@ class Service:
     def health_report(self) -> dict[str, Any]:
         """The `/health` document (docs/reference/health.md)."""
         now_us = self._inputs.clock.now_us()
-        outlets = [*self._candle_outlets, *self._tick_outlets]
         return {
             **self.health.report(now_us),
             "draining": self._lifecycle.draining,
@@ -185,7 +188,10 @@ class Service:
             "service_time_us": now_us,
             "candles": self.metrics.candles,
             "revisions": self.metrics.revisions,
-            "sinks": {outlet.name: {"queue_depth": outlet.depth, **asdict(outlet.counters)} for outlet in outlets},
+            "sinks": {
+                outlet.name: {"queue_depth": outlet.depth, **asdict(outlet.counters)} for outlet in self.outputs.all
+            },
+            **self.outputs.report(),
             "task_failures": dict(self.supervisor.last_error),
             "kernels": {"compiling": self._kernels.compiling, "compiled": self._kernels.compilations},
             **({} if self._inputs.live is None else {"sources": self._inputs.live.report(now_us)}),
@@ -253,7 +259,9 @@ class Service:
         self._ingest.cadence = self._cadence()
 
     def _not_ready(self) -> list[str]:
-        return ["draining"] if self._lifecycle.draining else self.health.blind(self._inputs.clock.now_us())
+        if self._lifecycle.draining:
+            return ["draining"]
+        return [*self.health.blind(self._inputs.clock.now_us()), *self.outputs.not_ready()]
 
     def _make_pipeline(self, instrument: InstrumentDefinition) -> Pipeline:
         options = replace(pipeline_options(self.settings, instrument), timeframes=self.timeframes)
@@ -283,6 +291,55 @@ class Service:
             for pipeline in list(self.pipelines.values()):
                 self._run_log.noted(pipeline)
 
+    def _routes(self) -> list[web.RouteDef]:
+        """What is on the service's port beside monitoring."""
+        token = self.settings.monitoring.auth_token.get_secret_value()
+        admin = Admin(
+            self.changes,
+            token=token,
+            current=lambda: (self.instruments, self.timeframes),
+            define=lambda names: define_instruments(self.settings, names),
+        )
+        if Mode.SERVE not in self.settings.modes:
+            return admin.routes()
+        view = ServiceView(
+            current=lambda: (self.instruments, self.timeframes),
+            health=self.health_report,
+            now_us=self._inputs.clock.now_us,
+            gaps=lambda key: known_gaps(self.pipelines[key], self._inputs.clock.now_us()),
+            latest_book=self.books.latest,
+            store=self.settings.persist.path if Mode.PERSIST in self.settings.modes else None,
+        )
+        host = self.settings.monitoring.host
+        serving = ServingRoutes(self.outputs.serving, view, host=host, token=token, wall=self._wall)
+        return [*admin.routes(), *serving.routes()]
+
+    def _mark_source(self) -> MarkSource:
+        from streaming_service.sinks.redis.marks import MarkSource
+
+        return MarkSource(
+            service=self.settings.serve.service,
+            instruments=lambda: list(self.pipelines),
+            watermarks=lambda: {key: pipeline.clock_us for key, pipeline in self.pipelines.items()},
+            repairing=lambda key: self.durability is not None and self.durability.repairing(key),
+        )
+
+    async def _show_open_candles(self) -> None:
+        """Candles in progress, one instrument per turn, so that many instruments share the time of one."""
+        every_s = self.settings.serve.open_candles_every.s
+        while True:
+            keys = list(self.pipelines)
+            for key in keys:
+                await self._wall.sleep(max(every_s * self._inputs.speed / len(keys), _LEAST_BETWEEN_PREVIEWS_S))
+                await self.between_turns(partial(self._show_open, key))
+            if not keys:
+                await self._wall.sleep(every_s)
+
+    def _show_open(self, key: str) -> None:
+        if key in self.pipelines:
+            for batch in self.pipelines[key].preview(self._inputs.clock.now_us()):
+                self.outputs.write_open(batch)
+
     def _make_durability(self) -> Durability:
         live = self._inputs.live
         return Durability(
@@ -291,11 +348,13 @@ class Service:
             pipelines=self.pipelines,
             make=self._make_pipeline,
             fetchers={} if live is None else live.fetchers,
-            outlets={outlet.name: outlet for outlet in self._candle_outlets if outlet.policy is FullPolicy.BLOCK},
+            outlets=self.outputs.durable,
         )
 
     def _background(self) -> dict[str, Job]:
         jobs: dict[str, Job] = {"loop-lag": self._loop_lag.run}
+        if Mode.SERVE in self.settings.modes:
+            jobs["candles in progress"] = self._show_open_candles
         if self._run_log is not None:
             jobs["run-log"] = self._record_gaps
         if self.durability is not None:
@@ -354,43 +413,12 @@ class Service:
             self._inputs.feeds,
             clock=self._inputs.clock,
             cadence=self._cadence(),
-            candle_outlets=self._candle_outlets,
-            tick_outlets=self._tick_outlets,
-            observers=[TurnMonitor(self.health, self.metrics, grace_us=grace_us, speed=speed)],
+            candle_outlets=self.outputs.candles,
+            tick_outlets=self.outputs.ticks,
+            observers=[TurnMonitor(self.health, self.metrics, grace_us=grace_us, speed=speed), self.books],
             keeper=None if self.durability is None else self.durability.recovery,
             undelivered=None if self.durability is None else self.durability.recovery.undelivered,
             data_types=[DataType(name) for name in self.settings.data_types.enabled()],
-        )
-
-    def _candle_sinks(self, terminal: TextIO | None, more: Mapping[str, Sink]) -> Iterator[tuple[str, Sink]]:
-        if Mode.SERVE in self.settings.modes:
-            yield "bus", self.bus
-        if Mode.PERSIST in self.settings.modes:
-            from streaming_service.sinks.parquet import ParquetSink
-
-            yield "parquet", ParquetSink(partial(_candle_writer, self.settings.persist.path))
-        if terminal is not None:
-            grace_us, speed = self.settings.candles.grace_us, self._inputs.speed
-            yield "terminal", TerminalSink(grace_us=grace_us, speed=speed, stream=terminal)
-        yield from more.items()
-
-    def _tick_sinks(self) -> Iterator[tuple[str, Sink]]:
-        # With journals the day files are written from them.
-        if self.settings.persist.store_ticks and not self._durable:
-            from streaming_service.sinks.ticks import RawTickSink
-
-            yield "ticks", RawTickSink(partial(_tick_writer, self.settings.persist.path))
-
-    def _outlet(self, name: str, sink: Sink) -> Outlet:
-        # What is stored must not have holes; what is watched may be late for itself only.
-        stored = name in ("parquet", "ticks")
-        return Outlet(
-            name,
-            sink,
-            clock=self._wall,
-            capacity=self.settings.persist.queue_size if stored else self.settings.serve.queue_size,
-            policy=FullPolicy.BLOCK if stored else FullPolicy.DROP_OLDEST,
-            flush_interval_s=FLUSH_INTERVAL_S if stored else None,
         )
 
     def _samples(self) -> Iterator[Sample]:
@@ -400,84 +428,10 @@ class Service:
             samples.account_samples(accounts),
             samples.trouble_samples({key: self._trouble(*key) for key in accounts}),
             samples.health_samples(self.health, now_us),
-            samples.outlet_samples([*self._candle_outlets, *self._tick_outlets]),
+            samples.outlet_samples(self.outputs.all),
             samples.task_samples(self.supervisor),
             samples.kernel_samples(self._kernels),
             () if self._inputs.live is None else samples.source_samples(self._inputs.live, now_us),
             () if self.durability is None else samples.recovery_samples(self.durability),
             (Sample("ready", (), not self._not_ready()), Sample("event_loop_lag_seconds", (), self._loop_lag.last_s)),
         )
-
-
-def run(service: Service, *, duration_s: float | None = None, settings: Reader | None = None) -> int:
-    """Run `service` in an event loop of its own, uvloop where there is one, until SIGTERM or SIGINT.
-
-    The first signal drains; the second aborts. On SIGHUP `settings` reads the settings again, and the service follows
-    them as far as it can (`reload`). Returns the exit code: 0 done, 1 failed or aborted.
-    """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            runner.run(_run_until_signal(service, duration_s, settings))
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            log.error("service aborted before its drain ended")
-            return EXIT_FAILED
-        except MarketDataError as error:
-            log.error("service failed", extra={"error": str(error)})
-            return EXIT_FAILED
-    return EXIT_DONE
-
-
-async def _run_until_signal(service: Service, duration_s: float | None, settings: Reader | None) -> None:
-    stop, again = asyncio.Event(), asyncio.Event()
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-    def on_signal() -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-        stop.set()
-
-    # Windows has no signal handlers on its event loops, and no SIGHUP; Ctrl-C arrives there as KeyboardInterrupt.
-    with suppress(NotImplementedError):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        if settings is not None:
-            loop.add_signal_handler(signal.SIGHUP, again.set)
-    reloading = asyncio.create_task(_reload(service, settings, again), name="reload")
-    try:
-        await service.run(stop, duration_s)
-    finally:
-        reloading.cancel()
-
-
-async def _reload(service: Service, settings: Reader | None, again: asyncio.Event) -> None:
-    await service.started.wait()
-    while settings is not None:
-        await again.wait()
-        again.clear()
-        try:
-            wanted = await asyncio.to_thread(settings)
-        except (MarketDataError, OSError) as error:
-            log.error("settings not taken, the service goes on as it was", extra={"error": str(error)})
-            continue
-        await adopt_and_tell(service, wanted)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _candle_writer(path: str) -> Any:
-    from market_data_tick_handler.storage.candle_files import CandleWriter
-
-    return CandleWriter(path)
-
-
-def _tick_writer(path: str) -> Any:
-    from market_data_tick_handler.storage.raw_ticks import RawTickWriter
-
-    return RawTickWriter(path, existing="append")

@@ -137,6 +137,10 @@ class Durability:
             await asyncio.to_thread(self._write_ledger, key, pipeline, stopped=True)
             await asyncio.to_thread(self.recovery.close, key, pipeline)
 
+    def repairing(self, key: str) -> bool:
+        """Whether a gap of the instrument is being repaired, so that what is published now will be revised."""
+        return self.repairer is not None and bool(self.repairer.pending.get(key))
+
     def report(self) -> dict[str, Any]:
         """For /health: restarts, repairs under way and done."""
         repairer = self.repairer

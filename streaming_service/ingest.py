@@ -331,16 +331,16 @@ class Ingest:
 
     async def _publish(self, instrument: str, pipeline: CandlePipeline) -> None:
         published_us = self._clock.now_us()
-        for batch in self._closed(instrument, pipeline, published_us):
+        closed = self._closed(instrument, pipeline, published_us)
+        stored, pipeline.stored = pipeline.stored, []
+        for batch in closed:
             for observer in self._observers:
                 observer.published(batch, published_us)
             for outlet in self._candle_outlets:
                 await outlet.put(batch)
-        if self._tick_outlets and pipeline.stored:
-            stored, pipeline.stored = pipeline.stored, []
+        for outlet in self._tick_outlets:
             for ticks in stored:
-                for outlet in self._tick_outlets:
-                    await outlet.put(Rows(instrument, ticks))
+                await outlet.put(Rows(instrument, ticks))
 
 
 def _stamped(batch: CandleBatch, published_us: int) -> CandleBatch:

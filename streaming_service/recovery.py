@@ -203,7 +203,7 @@ class Recovery:
     def keep(self, key: str, pipeline: Pipeline) -> list[CandleBatch]:
         """Journal what the turn fed; what a restart or a repair has left to publish before the turn's own candles."""
         kept = self._kept[key]
-        rows, pipeline.stored = pipeline.stored, []
+        rows = pipeline.stored
         notes = self._news(kept, pipeline, quiet=not rows)
         if rows or notes:
             try:

@@ -59,6 +59,7 @@ class OutletCounters:
 class Outlet:
     """One sink behind its queue of at most `capacity` batches.
 
+    busy_attempts: writes to a sink that is busy, before a batch counts as failed.
     settled: rows put, in order, that need not be delivered again: written and flushed, or counted as lost.
 
     With `block` a full queue makes ingest wait, and so the sources; with `drop_oldest` the oldest batch goes and is
@@ -74,12 +75,14 @@ class Outlet:
         capacity: int = 1_024,
         policy: FullPolicy = FullPolicy.BLOCK,
         flush_interval_s: float | None = None,
+        busy_attempts: int = BUSY_ATTEMPTS,
     ) -> None:
         self.name = name
         self.sink = sink
         self.capacity = capacity
         self.policy = policy
         self.flush_interval_s = flush_interval_s
+        self._busy_attempts = busy_attempts
         self.counters = OutletCounters()
         self.settled = 0
         self._clock = clock
@@ -174,7 +177,7 @@ class Outlet:
                 self.counters.failed += rows
 
     async def _write_patiently(self, item: SinkItem) -> bool:
-        for attempt in range(BUSY_ATTEMPTS):
+        for attempt in range(self._busy_attempts):
             try:
                 async with self._using_sink:
                     await self.sink.write(item)
@@ -183,14 +186,14 @@ class Outlet:
                 self.counters.retries += 1
                 wait_s = busy.retry_after
                 if wait_s is None:
-                    wait_s = random.uniform(0.0, min(BUSY_CAP_S, BUSY_BASE_S * 2**attempt))
+                    wait_s = random.uniform(0.0, min(BUSY_CAP_S, BUSY_BASE_S * 2.0 ** min(attempt, 16)))
                 await self._clock.sleep(wait_s)
             except SinkError as error:
                 if isinstance(error, SinkRejected):
                     self._take_back(len(error.rows) - row_count(item))
                 self._count_error("write", error)
                 return False
-        self._count_error("write", SinkBusy(f"still busy after {BUSY_ATTEMPTS} attempts"))
+        self._count_error("write", SinkBusy(f"still busy after {self._busy_attempts} attempts"))
         return False
 
     async def _flush(self) -> None:

@@ -41,7 +41,7 @@ class StreamStats:
     lag_s: float | None = None
     lag_max_s: float = 0.0
     positions: dict[str, int] = field(default_factory=dict)
-    _connections: int = 0
+    _connections: int = field(default=0, repr=False)
 
     def connect(self) -> None:
         """A connection works."""

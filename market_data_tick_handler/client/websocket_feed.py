@@ -73,6 +73,7 @@ class WebSocketFeed:
         self._timing = timing
         self._retry = retry
         self._asked_again: tuple[str, int] | None = None
+        self._open_gaps: set[Channel] = set()
 
     @property
     def place(self) -> str:
@@ -134,6 +135,7 @@ class WebSocketFeed:
         }
 
     async def _follow(self, socket: ClientConnection) -> None:
+        self._open_gaps.clear()
         async for frame in socket:
             self._retry.succeed()
             await self._take(frame.encode() if isinstance(frame, str) else frame)
@@ -165,15 +167,26 @@ class WebSocketFeed:
             self._intake.receive(body)
             return
         channel = self._intake.channel(message.channel)
+        await self._close_gaps(channel)
         if channel.order.last is None and message.number is not None:
             channel.order.start(message.number - 1)
         self._intake.receive(body)
         if channel.doubtful:
             await self._intake.renumber(channel, message)
             self._intake.receive(body)
+        if channel in self._open_gaps:
+            self._open_gaps.discard(channel)
+            await self._intake.settle(channel)
         if channel.order.missing is not None:
             await self._heal(channel)
         await self._intake.hand_on(channel)
+
+    async def _close_gaps(self, channel: Channel) -> None:
+        """What the server has behind a gap comes next, and says what was in it; if something else comes, nothing does."""
+        for other in self._open_gaps - {channel}:
+            self._open_gaps.discard(other)
+            await self._intake.settle(other)
+            await self._intake.hand_on(other)
 
     async def _heal(self, channel: Channel) -> None:
         """A number was left out. The server has it, or knows that it does not."""
@@ -193,6 +206,7 @@ class WebSocketFeed:
         if not self._wanted.wants(frame.channel):
             return
         channel = self._intake.channel(frame.channel)
+        await self._close_gaps(channel)
         order = channel.order
         if order.last is None:
             # From before our time.
@@ -217,7 +231,7 @@ class WebSocketFeed:
             order.skip(frame.to)
         else:
             order.give_up()
-            await self._intake.settle(channel)
+            self._open_gaps.add(channel)
         await self._intake.hand_on(channel)
 
     def _lasting(self, error: BaseException) -> MarketDataError | None:

@@ -46,9 +46,9 @@ def run(options: DemoOptions) -> int:
     """
     from market_data_tick_handler.commands.kernels import prepare_kernels
     from market_data_tick_handler.commands.output import candle_output
-    from streaming_service.app import run as run_service
     from streaming_service.demo import demo_service, demo_settings
     from streaming_service.logging_setup import configure_logging
+    from streaming_service.process import run as run_service
 
     configure_logging(level="debug" if options.verbose else "error")
     console = stdout()

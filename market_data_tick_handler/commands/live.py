@@ -71,8 +71,8 @@ def run(options: LiveOptions) -> int:
     from market_data_tick_handler.commands.output import candle_output
     from market_data_tick_handler.config import load_settings
     from streaming_service.app import Service
-    from streaming_service.app import run as run_service
     from streaming_service.logging_setup import configure_logging
+    from streaming_service.process import run as run_service
 
     def read_settings() -> Settings:
         return load_settings(options.config_file, options.env_file, overrides(options)).settings

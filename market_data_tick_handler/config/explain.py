@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import Secret, SecretStr
 from pydantic.json_schema import GenerateJsonSchema
 
-from market_data_tick_handler.config.installed import is_installed
 from market_data_tick_handler.config.keys import NAMED, Key, known_keys
 from market_data_tick_handler.config.layer import Origin, variable_name
 from market_data_tick_handler.config.load import LoadedSettings
@@ -140,5 +139,5 @@ def _name(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return f"list of {_name(get_args(kind)[0])}"
     if issubclass(kind, StrEnum):
-        return ", ".join(f"`{member.value}`{'' if is_installed(member) else ' (later)'}" for member in kind)
+        return ", ".join(f"`{member.value}`" for member in kind)
     return _NAMES.get(kind, "text")

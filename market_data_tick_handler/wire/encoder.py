@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import orjson
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
-from market_data_tick_handler.wire.names import FEATURES, VERSION, Encoding, MessageType
-from market_data_tick_handler.wire.selection import DEFAULT_COLUMNS, Layout, make_layout, selected_features
+from market_data_tick_handler.wire.layout import Layout, make_layout
+from market_data_tick_handler.wire.names import VERSION, Encoding, MessageType
+from market_data_tick_handler.wire.selection import DEFAULT_COLUMNS, selected_features
 
+_json: Final = msgspec.json.Encoder()
 _msgpack: Final = msgspec.msgpack.Encoder()
 
 
@@ -27,13 +28,14 @@ class CandleEncoder:
     def __init__(self, *, columns: Sequence[str] = DEFAULT_COLUMNS, encoding: Encoding = Encoding.JSON) -> None:
         self.encoding = encoding
         self.features = selected_features(columns)
-        self._write = _json_bodies if encoding is Encoding.JSON else _msgpack_bodies
+        self._write = _json_body if encoding is Encoding.JSON else _msgpack_body
         self._seal = _json_seal if encoding is Encoding.JSON else _msgpack_seal
 
     def bodies(self, batch: CandleBatch, *, is_final: bool = True) -> list[bytes]:
         """One per candle, in order. Null, NaN and infinity are null; whole numbers are written as such."""
         layout = make_layout(self.features, tuple(batch.columns), batch.absent)
-        return list(self._write(_documents(batch, layout, is_final)))
+        first = (is_final, *batch.constants.values())
+        return [self._write(first, values, layout) for values in _rows(batch, layout)]
 
     def seal(self, body: bytes, sequence: int) -> bytes:
         """The message of a body."""
@@ -54,35 +56,31 @@ class CandleEncoder:
         return [self._seal(body, number) for body, number in zip(bodies, numbers, strict=True)]
 
 
-def _documents(batch: CandleBatch, layout: Layout, is_final: bool) -> Iterator[dict[str, Any]]:
-    """The content of each row in the order it is written."""
-    # The first fields are those of `messages.Head`.
-    constants = {"is_final": is_final, **batch.constants}
-    split = len(layout.top)
-    nulls = dict.fromkeys(layout.absent)
-    for values in _rows(batch, layout):
+def _rows(batch: CandleBatch, layout: Layout) -> Iterator[list[Any]]:
+    """The values of each row in the order of the layout."""
+    arrays = layout.pick(batch.columns)
+    if len(batch) == 1:
+        # Live closes one candle of a series at a time; this takes half of what making and joining lists does.
+        rows = iter((list(map(np.ndarray.item, arrays)),))
+    else:
+        rows = map(list, zip(*map(np.ndarray.tolist, arrays), strict=True))
+    for values in rows:
         for place in layout.whole:
             value = values[place]
             if type(value) is float:
                 # A whole number that may be null travels as a float, which can say so.
                 values[place] = int(value) if math.isfinite(value) else None
-        document = constants | dict(zip(layout.top, values, strict=False))
-        document[FEATURES] = dict(zip(layout.features, values[split:], strict=True)) | nulls
-        yield document
+        yield values
 
 
-def _rows(batch: CandleBatch, layout: Layout) -> Iterator[list[Any]]:
-    arrays = layout.pick(batch.columns)
-    if len(batch) == 1:
-        # Live closes one candle of a series at a time; this takes half of what making and joining lists does.
-        yield list(map(np.ndarray.item, arrays))
-    else:
-        yield from map(list, zip(*map(np.ndarray.tolist, arrays), strict=True))
+def _document(first: tuple[Any, ...], values: list[Any], layout: Layout) -> msgspec.Struct:
+    split = len(layout.top)
+    return layout.document(*first, *values[:split], layout.features(*values[split:]))
 
 
-def _json_bodies(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    # Without the brace: the envelope's fields come first.
-    return (orjson.dumps(document)[1:] for document in documents)
+def _json_body(first: tuple[Any, ...], values: list[Any], layout: Layout) -> bytes:
+    # Without the brace: the envelope's fields come first. What is not finite is written as null.
+    return _json.encode(_document(first, values, layout))[1:]
 
 
 _JSON_HEAD: Final = f'{{"v":{VERSION},"type":"{MessageType.CANDLE}","sequence":%d,'.encode()
@@ -99,13 +97,11 @@ _HEAD_FIELDS: Final = 3
 _MSGPACK_HEAD: Final = b"".join(map(_msgpack.encode, ("v", VERSION, "type", str(MessageType.CANDLE), "sequence")))
 
 
-def _msgpack_bodies(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    for document in documents:
-        finite = {name: _finite(value) for name, value in document.items()}
-        finite[FEATURES] = {name: _finite(value) for name, value in document[FEATURES].items()}
-        # The map's own head counts its fields, so it is replaced by one that counts those of the envelope too.
-        own_head = 1 if len(finite) < _FIXMAP_FIELDS else 3
-        yield (len(finite) + _HEAD_FIELDS).to_bytes(2, "big") + _msgpack.encode(finite)[own_head:]
+def _msgpack_body(first: tuple[Any, ...], values: list[Any], layout: Layout) -> bytes:
+    # The map's own head counts its fields, so it is replaced by one that counts those of the envelope too.
+    own_head = 1 if layout.fields < _FIXMAP_FIELDS else 3
+    document = _document(first, list(map(_finite, values)), layout)
+    return (layout.fields + _HEAD_FIELDS).to_bytes(2, "big") + _msgpack.encode(document)[own_head:]
 
 
 def _msgpack_seal(body: bytes, sequence: int) -> bytes:

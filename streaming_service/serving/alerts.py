@@ -73,8 +73,8 @@ class AlertBoard:
 
     def _repairs(self, health: Mapping[str, Any]) -> Iterator[Alert]:
         repairs = health.get("recovery", {}).get("repairs", {})
-        if pending := repairs.get("pending", 0):
-            yield Alert("GapsOpen", Severity.WARNING, "repairs", f"{_many(pending, 'gap')} being repaired")
+        for instrument, pending in repairs.get("pending", {}).items():
+            yield Alert("GapsOpen", Severity.WARNING, instrument, f"{_many(pending, 'gap')} being repaired")
         if self._rose("GapsLost", "repairs", repairs.get("lost", 0)):
             yield Alert(
                 "GapsLost", Severity.CRITICAL, "repairs", f"{_many(repairs['lost'], 'gap')} beyond repair so far"

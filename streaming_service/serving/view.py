@@ -8,6 +8,7 @@ from typing import Any
 
 from market_data_tick_handler.core.events import Gap
 from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.timeframes import Timeframe
 
 
@@ -17,6 +18,14 @@ def _no_book(instrument: str) -> Mapping[str, Any]:
 
 def _no_gaps(instrument: str) -> Sequence[Gap]:
     return ()
+
+
+def known_gaps(pipeline: Pipeline, now_us: int) -> list[Gap]:
+    """The gaps of a pipeline, the one that goes on among them, up to now."""
+    instrument, from_us = pipeline.instrument, pipeline.open_outage_us
+    if from_us >= now_us:
+        return pipeline.gaps
+    return [*pipeline.gaps, Gap(instrument.key, instrument.data_types[0], from_us, now_us, "disconnect")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,9 +107,12 @@ async def test_a_request_that_makes_no_sense_is_answered_with_what_is_wrong(
 
 
 async def test_a_request_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (client, _):
-        async with client.post("/admin/instruments", headers=RIGHT, data=b" " * 70_000) as response:
-            assert response.status == 413
+    body = b" " * 70_000
+    async with (
+        serving(tmp_path) as (client, _),
+        client.post("/admin/instruments", headers=RIGHT, data=body) as response,
+    ):
+        assert response.status == 413
 
 
 async def test_a_long_list_is_taken_whole(tmp_path: Path) -> None:

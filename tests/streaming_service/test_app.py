@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession
 
-from market_data_tick_handler.config import Target, is_installed, load_settings
+from market_data_tick_handler.config import load_settings
 from market_data_tick_handler.config.settings import Settings
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Event, GapKind, Rows
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
-from market_data_tick_handler.errors import ConfigError, NotInstalled, SourceUnavailable
+from market_data_tick_handler.errors import ConfigError, SourceUnavailable
 from market_data_tick_handler.storage.candle_files import read_candles
 from market_data_tick_handler.storage.gap_ledger import read_gaps
 from market_data_tick_handler.storage.raw_ticks import read_raw_ticks
@@ -235,12 +235,6 @@ async def test_open_candles_are_published_at_a_stop_only_if_asked_for(tmp_path: 
         await running
         counts.append(service.summary()["candles"])
     assert counts == [0, len(Timeframe)]
-
-
-def test_an_output_of_a_later_version_is_refused_plainly(tmp_path: Path) -> None:
-    later = next(target for target in Target if not is_installed(target))
-    with pytest.raises(NotInstalled, match=rf"persist.target: {later} is not in this version; use parquet"):
-        Service(settings(tmp_path, persist__target=later))
 
 
 def test_an_exchange_without_an_adapter_is_refused_plainly(tmp_path: Path) -> None:

@@ -74,9 +74,12 @@ async def test_instruments_are_all_those_of_the_file_whatever_was_added_by_hand(
 async def test_what_needs_a_restart_is_named_and_not_shown() -> None:
     service = Service(settings(monitoring__auth_token="old"))
     wanted = settings(
-        monitoring__auth_token="hunter2", candles__grace="1s", exchange__endpoints={"okx": {"sockets": "ws://h", "rest": "http://h"}},
-        features__instruments={BTC: {"vpin_buckets": 7}}, candles__timeframes="1m",
-    )  # fmt: skip
+        monitoring__auth_token="hunter2",
+        candles__grace="1s",
+        candles__timeframes="1m",
+        exchange__endpoints={"okx": {"sockets": "ws://h", "rest": "http://h"}},
+        features__instruments={BTC: {"vpin_buckets": 7}},
+    )
     waiting = await adopt(service, wanted)
     assert sorted(waiting) == sorted(
         ["monitoring.auth_token", "candles.grace", "exchange.endpoints.okex", f"features.instruments.{BTC}"]

@@ -37,7 +37,8 @@ DEADLINE_S = 60.0
 PROGRAM = """
 import asyncio, sys
 from market_data_tick_handler.config import load_settings
-from streaming_service.app import Service, run
+from streaming_service.app import Service
+from streaming_service.process import run
 from streaming_service.logging_setup import configure_logging
 
 class Stuck:

@@ -89,10 +89,12 @@ export function timeText(timeUs, stepUs) {
   return `${parts.day} ${clockText(timeUs, stepUs < 60 * US_PER_S)}`;
 }
 
+const KINDS = { SPOT_PAIR: "spot" };
+
 /** A canonical key as people say it: BTC-USDT, and where. */
 export function nameOf(key) {
   const [venue, kind, symbol] = key.split(":");
-  return { symbol, place: `${titled(venue)} ${kind.replaceAll("_", " ").toLowerCase()}` };
+  return { symbol, place: `${titled(venue)} ${KINDS[kind] ?? kind.replaceAll("_", " ").toLowerCase()}` };
 }
 
 const titled = (text) =>

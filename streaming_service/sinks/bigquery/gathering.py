@@ -17,8 +17,8 @@ from market_data_tick_handler.errors import DataError, SinkError
 from streaming_service.sink import SinkItem, row_count
 from streaming_service.sinks.bigquery.definitions import TableDefinition, wire_schema
 from streaming_service.sinks.bigquery.rows import candle_rows, in_chunks, stamped, tick_rows
-from streaming_service.sinks.spool import TableSpool
 from streaming_service.sinks.spool_records import Mark
+from streaming_service.sinks.table_spool import TableSpool
 
 Item = TypeVar("Item", CandleBatch, Rows)
 _CANDLES_AT_ONCE: Final = 96

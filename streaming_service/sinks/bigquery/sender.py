@@ -35,8 +35,8 @@ from streaming_service.sinks.bigquery.faults import (
 )
 from streaming_service.sinks.bigquery.rows import logical_bytes
 from streaming_service.sinks.bigquery.writers import RowWriter
-from streaming_service.sinks.spool import SpooledRows, TableSpool
 from streaming_service.sinks.spool_records import Assignment
+from streaming_service.sinks.table_spool import SpooledRows, TableSpool
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
@@ -25,12 +24,14 @@ from streaming_service.sinks.bigquery.definitions import USAGE_TABLE, TableDefin
 from streaming_service.sinks.bigquery.gathering import Gathered, channel_of, without_repeated
 from streaming_service.sinks.bigquery.rows import table_of, unfit
 from streaming_service.sinks.bigquery.sender import RetryPolicy, TableSender
+from streaming_service.sinks.bigquery.table_work import TableReport, TableWork
 from streaming_service.sinks.bigquery.tables import Tables
 from streaming_service.sinks.bigquery.views import live_views
 from streaming_service.sinks.bigquery.writers import CommittedWriter, InsertWriter, PendingWriter, RowWriter
 from streaming_service.sinks.parquet import in_thread
-from streaming_service.sinks.spool import Spool, TableSpool
+from streaming_service.sinks.spool import Spool
 from streaming_service.sinks.spool_records import Mark
+from streaming_service.sinks.table_spool import TableSpool
 
 log = logging.getLogger(__name__)
 
@@ -40,45 +41,6 @@ _SPOOL_S: Final = 1.0
 _TICK_S: Final = 0.25
 _CLOSING_ATTEMPTS: Final = 2
 _SECOND_US: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class TableReport:
-    """One table, for metrics. waiting_*: in the spool, not confirmed. usd: since the sink was made."""
-
-    table: str
-    waiting_rows: int
-    waiting_bytes: int
-    waiting_s: float
-    rows: int
-    data_bytes: int
-    batches: int
-    calls: int
-    retries: int
-    dead_letters: int
-    lost_rows: int
-    usd: float
-    last_error: str
-
-
-@dataclass(slots=True)
-class _Table:
-    """One table at work."""
-
-    definition: TableDefinition
-    spool: TableSpool
-    sender: TableSender
-    timeout_s: float
-    # Since when rows wait; -inf: they were left by an earlier run.
-    since_s: float = math.inf
-    not_before_s: float = -math.inf
-    failures: int = 0
-    task: asyncio.Task[None] | None = None
-    noted: Usage = field(default_factory=Usage)
-
-    @property
-    def sending(self) -> bool:
-        return self.task is not None and not self.task.done()
 
 
 class BigQuerySink:
@@ -125,7 +87,7 @@ class BigQuerySink:
         every = live_tables(timeframes=list(Timeframe), data_types=list(DataType), chains=True, **options)
         self._definitions = {definition.name: definition for definition in every}
         self._prepared = False
-        self._at_work: dict[str, _Table] = {}
+        self._at_work: dict[str, TableWork] = {}
         self._gathered: dict[str, Gathered] = {}
         self._marks: dict[str, Mark] = {}
         self._spooling = asyncio.Lock()
@@ -196,8 +158,7 @@ class BigQuerySink:
                     await in_thread(self._move, gathered, items, table.spool)
                 finally:
                     gathered.rows = sum(map(row_count, gathered.items)) + gathered.pending_rows
-                    if table.spool.pending_rows and math.isinf(table.since_s) and table.since_s > 0:
-                        table.since_s = self._spooled_s
+                    table.note_spooled(self._spooled_s)
                     log.debug("spooled", extra={"table": name, "rows": waiting})
 
     async def aclose(self) -> None:
@@ -242,29 +203,8 @@ class BigQuerySink:
 
     def report(self) -> list[TableReport]:
         """The tables at work, for metrics."""
-        now_s = self._clock.monotonic_s()
-        reports = []
-        for name, table in sorted(self._at_work.items()):
-            counters, used = table.sender.counters, self.meter.totals.get(name, Usage())
-            waits = table.spool.pending_rows > 0
-            reports.append(
-                TableReport(
-                    name,
-                    table.spool.pending_rows,
-                    table.spool.pending_bytes,
-                    max(0.0, now_s - table.since_s) if waits and math.isfinite(table.since_s) else 0.0,
-                    counters.rows,
-                    counters.data_bytes,
-                    counters.batches,
-                    table.sender.writer.calls,
-                    counters.retries,
-                    counters.dead_letters,
-                    counters.lost_rows + table.spool.lost_rows,
-                    used.usd,
-                    table.sender.last_error,
-                )
-            )
-        return reports
+        now_s, totals = self._clock.monotonic_s(), self.meter.totals
+        return [work.report(now_s, totals.get(name, Usage()).usd) for name, work in sorted(self._at_work.items())]
 
     def spooled(self, item_channel: str, table: str) -> Mark | None:
         """How far a channel is, durably: number and time of its last row. Of ticks the number is how many rows of the
@@ -294,32 +234,23 @@ class BigQuerySink:
             # The next write or flush of the outlet meets it too, and counts it.
             log.warning("not spooled", extra={"error": str(error)})
 
-    def _start_if_due(self, table: _Table, now_s: float) -> None:
+    def _start_if_due(self, table: TableWork, now_s: float) -> None:
         if table.sending or not table.spool.pending_rows or now_s < table.not_before_s:
             return
-        writer = table.sender.writer
-        full = (
-            table.spool.pending_rows >= min(self.settings.max_batch_rows, writer.max_rows)
-            or table.spool.pending_bytes >= writer.max_bytes
-        )
-        late = now_s - table.since_s >= table.timeout_s
+        full, late = table.is_full(self.settings.max_batch_rows), table.is_late(now_s)
         if full or late:
             table.task = asyncio.create_task(
                 self._send(table, whole_only=not late), name=f"bigquery: {table.definition.name}"
             )
 
-    async def _send(self, table: _Table, *, whole_only: bool = False, attempts: int | None = None) -> None:
+    async def _send(self, table: TableWork, *, whole_only: bool = False, attempts: int | None = None) -> None:
         began_s = self._clock.monotonic_s()
         try:
             await table.sender.send(whole_only=whole_only, attempts=attempts)
-            table.failures = 0
-            if not whole_only or not table.spool.pending_rows:
-                table.since_s = began_s if table.spool.pending_rows else math.inf
+            table.note_sent(began_s, whole_only=whole_only)
         except SinkError as error:
             asked_s = error.retry_after if isinstance(error, SinkBusy) else None
-            pause_s = self._retry.pause_s(min(table.failures, 16), asked_s)
-            table.failures += 1
-            table.not_before_s = self._clock.monotonic_s() + pause_s
+            pause_s = table.note_failure(self._clock.monotonic_s(), self._retry, asked_s)
             log.error(
                 "batch not written", extra={"table": table.definition.name, "error": str(error), "again_in_s": pause_s}
             )
@@ -335,10 +266,8 @@ class BigQuerySink:
         if waiting:
             await asyncio.gather(*(self._send(table, attempts=_CLOSING_ATTEMPTS) for table in waiting))
 
-    def _meter(self, table: _Table) -> None:
-        counters, now_us = table.sender.counters, self._clock.now_us()
-        total = Usage(counters.rows, counters.data_bytes, table.sender.writer.calls, counters.dead_letters)
-        new, table.noted = total.since(table.noted), total
+    def _meter(self, table: TableWork) -> None:
+        new, now_us = table.used(), self._clock.now_us()
         self.meter.add(
             table.definition.name,
             now_us,
@@ -395,7 +324,7 @@ class BigQuerySink:
         except SinkBusy as error:
             log.warning("tables not checked yet", extra={"error": str(error)})
 
-    async def _table(self, name: str) -> _Table:
+    async def _table(self, name: str) -> TableWork:
         if name not in self._at_work:
             spool = await asyncio.to_thread(self.spool.table, name)
             definition = self._definitions[name]
@@ -411,7 +340,7 @@ class BigQuerySink:
                 note_bytes=self._note_bytes,
             )
             timeout_s = self.settings.batch_timeouts.of(definition.kind).s
-            self._at_work.setdefault(name, _Table(definition, spool, sender, timeout_s))
+            self._at_work.setdefault(name, TableWork(definition, spool, sender, timeout_s))
             self._marks |= spool.marks
         return self._at_work[name]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final, Protocol
 
-from redis.asyncio import Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -22,6 +21,8 @@ Command = tuple[bytes, ...]
 
 _MULTI: Final = b"*1\r\n$5\r\nMULTI\r\n"
 _EXEC: Final = b"*1\r\n$4\r\nEXEC\r\n"
+# Options of redis-py's pools; the sink has one connection.
+_OF_POOLS: Final = ("max_connections", "timeout")
 # The sink repeats by itself, in order and with its own limits.
 _NO_RETRY: Final = Retry(NoBackoff(), 0)
 
@@ -59,9 +60,13 @@ def make_link(address: RedisAddress, *, timeout_s: float) -> Link:
     try:
         options: dict[str, Any] = dict(parse_url(address.server_url))
         connection_class = options.pop("connection_class", Connection)
+        for name in _OF_POOLS:
+            options.pop(name, None)
         # Every round trip has one deadline of its own; one more per answer costs more than the answer.
         options |= {"socket_timeout": None, "socket_connect_timeout": timeout_s, "retry": _NO_RETRY, "protocol": 2}
         if address.mode is RedisMode.CLUSTER:
+            from streaming_service.sinks.redis.cluster import ClusterLink
+
             return ClusterLink(address, options, timeout_s=timeout_s)
         if address.mode is RedisMode.SENTINEL:
             return DirectLink(_sentinel_pool(address, options), timeout_s=timeout_s)
@@ -84,12 +89,12 @@ def _sentinel_pool(address: RedisAddress, options: dict[str, Any]) -> Connection
     return pool
 
 
-def frame(command: Command) -> list[bytes]:
-    """A command as the protocol writes it, in pieces, so that large values are not copied on the way."""
-    pieces = [b"*%d\r\n" % len(command)]
-    for argument in command:
-        pieces += (b"$%d\r\n" % len(argument), argument, b"\r\n")
-    return pieces
+def frame(command: Command) -> tuple[bytes, bytes, bytes]:
+    """A command as the protocol writes it, in pieces: what is long comes last and is not copied."""
+    *short, last = command
+    head = [b"*%d\r\n" % len(command), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in short)]
+    head.append(b"$%d\r\n" % len(last))
+    return b"".join(head), last, b"\r\n"
 
 
 class DirectLink:
@@ -114,11 +119,10 @@ class DirectLink:
             await connection.connect()  # type: ignore[no-untyped-call]
 
     async def call(self, commands: Sequence[Command]) -> list[Any]:
-        pieces = [piece for command in commands for piece in frame(command)]
-        return await self._exchange(pieces, len(commands))
+        return await self._exchange(list(chain.from_iterable(map(frame, commands))), len(commands))
 
     async def call_together(self, commands: Sequence[Command]) -> list[Any]:
-        pieces = [_MULTI, *(piece for command in commands for piece in frame(command)), _EXEC]
+        pieces = [_MULTI, *chain.from_iterable(map(frame, commands)), _EXEC]
         *queued, executed = await self._exchange(pieces, len(commands) + 2)
         if isinstance(executed, list):
             return executed
@@ -143,7 +147,8 @@ class DirectLink:
         await self._pool.disconnect()
         sentinels = getattr(self._pool, "sentinel_manager", None)
         for client in getattr(sentinels, "sentinels", ()):
-            await _close(client)
+            with suppress(RedisError, OSError, TimeoutError):
+                await client.aclose()
 
     async def _exchange(self, pieces: list[bytes], answers: int) -> list[Any]:
         connection = self._connection
@@ -151,102 +156,16 @@ class DirectLink:
             raise ConnectionError("not connected")
         async with asyncio.timeout(self._timeout_s):
             await connection.send_packed_command(pieces, check_health=False)
-            return [await _answer(connection) for _ in range(answers)]
+            return await _read(connection, answers)
 
 
-async def _answer(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-    except ConnectionError:
-        raise
-    except ResponseError as refused:
-        return refused
-
-
-class ClusterLink:
-    """A cluster. Its servers know nothing of each other's round trips, so nothing is carried out as a whole."""
-
-    all_or_none = False
-
-    def __init__(self, address: RedisAddress, options: dict[str, Any], *, timeout_s: float) -> None:
-        kept = {name: value for name, value in options.items() if name not in ("host", "port", "db")}
-        self._timeout_s = timeout_s
-        self._nodes = address.hosts
-        self._options = {**kept, "ssl": address.tls, "socket_timeout": timeout_s}
-        self._client: RedisCluster | None = None
-
-    @property
-    def connected(self) -> bool:
-        return self._client is not None
-
-    async def connect(self) -> None:
-        await self.disconnect()
-        nodes = [ClusterNode(host, port) for host, port in self._nodes]
-        client = RedisCluster(startup_nodes=nodes, **self._options)
+async def _read(connection: AbstractConnection, count: int) -> list[Any]:
+    answers: list[Any] = []
+    while len(answers) < count:
         try:
-            async with asyncio.timeout(2 * self._timeout_s):
-                await client.initialize()
-        except BaseException:
-            await client.aclose()
+            answers.append(await connection.read_response(disable_decoding=True, disconnect_on_error=False))
+        except ConnectionError:
             raise
-        self._client = client
-
-    async def call(self, commands: Sequence[Command]) -> list[Any]:
-        if self._client is None:
-            raise ConnectionError("not connected")
-        async with asyncio.timeout(self._timeout_s):
-            return await self._pipelined(self._client, commands)
-
-    async def call_together(self, commands: Sequence[Command]) -> list[Any]:
-        return await self.call(commands)
-
-    async def disconnect(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await _close(client)
-            # A client that failed counts itself as closed, whatever connections it has.
-            for nodes in ("nodes_cache", "startup_nodes"):
-                with suppress(RedisError, OSError, TimeoutError):
-                    await client.nodes_manager.aclose(nodes)
-
-    async def aclose(self) -> None:
-        await self.disconnect()
-
-    async def _pipelined(self, client: RedisCluster, commands: Sequence[Command]) -> list[Any]:
-        """Commands on keys go to their servers in one round trip each; messages to any, as all pass them on."""
-        keyed = [place for place, command in enumerate(commands) if command[0] not in _KEYLESS]
-        pipeline = client.pipeline()
-        for place in keyed:
-            pipeline.execute_command(*_named(commands[place]))
-        answers: list[Any] = [None] * len(commands)
-        if keyed:
-            for place, answer in zip(keyed, await pipeline.execute(raise_on_error=False), strict=True):
-                answers[place] = answer
-        rest = [place for place, command in enumerate(commands) if command[0] in _KEYLESS]
-        for place in rest:
-            answers[place] = await _tolerated(client, commands[place])
-        broken = [answer for answer in answers if isinstance(answer, ConnectionError | OSError | TimeoutError)]
-        if broken:
-            raise broken[0]
-        return answers
-
-
-_KEYLESS: Final = frozenset({b"PUBLISH", b"PING"})
-
-
-def _named(command: Command) -> tuple[str | bytes, ...]:
-    """With the name as the cluster's client knows it, which goes by it to find the key."""
-    words = 2 if command[0] == b"XINFO" else 1
-    return (b" ".join(command[:words]).decode(), *command[words:])
-
-
-async def _tolerated(client: RedisCluster, command: Command) -> Any:
-    try:
-        return await client.execute_command(*_named(command))
-    except ResponseError as refused:
-        return refused
-
-
-async def _close(client: Redis | RedisCluster) -> None:
-    with suppress(RedisError, OSError, TimeoutError):
-        await client.aclose()
+        except ResponseError as refused:
+            answers.append(refused)
+    return answers

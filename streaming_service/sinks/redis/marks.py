@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.wire import (
     VERSION,
     CandleEncoder,
@@ -145,63 +146,72 @@ class Marks:
         return publish_mark(channels.watermarks(key), encode_mark(mark, self._encoding), expires=True)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _OpenCandle:
-    sent_s: float
+    name: bytes
+    sent_s: float = float("-inf")
     pending: CandleBatch | None = None
     final_us: int = -1
     sequence: int = 0
 
 
-@dataclass(slots=True)
 class OpenCandles:
     """The newest state of each candle in progress, at most one message per `interval_s` and channel."""
 
-    encoder: CandleEncoder
-    interval_s: float
-    clock: Clock
-    counters: RedisCounters
-    _channels: dict[str, _OpenCandle] = field(default_factory=dict)
+    def __init__(self, encoder: CandleEncoder, interval_s: float, clock: Clock, counters: RedisCounters) -> None:
+        self._encoder = encoder
+        self._interval_s = interval_s
+        self._clock = clock
+        self._counters = counters
+        self._channels: dict[tuple[str, Timeframe], _OpenCandle] = {}
+        self._pending: set[_OpenCandle] = set()
 
     def put(self, batch: CandleBatch) -> None:
         """The last row of `batch` is how its candle stands now; a candle that was final already is passed over."""
-        name = channels.open_candles(batch.instrument.key, batch.timeframe)
-        channel = self._channels.setdefault(name, _OpenCandle(sent_s=float("-inf")))
-        newest = batch.slice(len(batch) - 1, len(batch))
-        if channel.pending is not None or newest["timestamp"][0] <= channel.final_us:
-            self.counters.open_skipped += 1
-        if newest["timestamp"][0] > channel.final_us:
-            channel.pending = newest
+        key, timeframe = batch.instrument.key, batch.timeframe
+        channel = self._channels.get((key, timeframe))
+        if channel is None:
+            name = channels.open_candles(key, timeframe).encode()
+            channel = self._channels[key, timeframe] = _OpenCandle(name)
+        outdated = int(batch["timestamp"][-1]) <= channel.final_us
+        self._counters.open_skipped += outdated or channel.pending is not None
+        if not outdated:
+            channel.pending = batch.slice(len(batch) - 1, len(batch))
+            self._pending.add(channel)
 
     def end(self, batch: CandleBatch) -> None:
         """These candles are final: what waits about them, or earlier ones, is outdated."""
-        name = channels.open_candles(batch.instrument.key, batch.timeframe)
-        channel = self._channels.get(name)
-        if channel is not None:
-            channel.final_us = max(channel.final_us, int(batch["timestamp"].max()))
-            if channel.pending is not None and channel.pending["timestamp"][0] <= channel.final_us:
-                channel.pending = None
-                self.counters.open_skipped += 1
+        channel = self._channels.get((batch.instrument.key, batch.timeframe))
+        if channel is None:
+            return
+        channel.final_us = max(channel.final_us, int(batch["timestamp"].max()))
+        if channel.pending is not None and channel.pending["timestamp"][0] <= channel.final_us:
+            channel.pending = None
+            self._pending.discard(channel)
+            self._counters.open_skipped += 1
 
     def has_due(self) -> bool:
         """Whether `commands` would give any."""
-        now_s = self.clock.monotonic_s()
-        return any(self._is_due(channel, now_s) for channel in self._channels.values())
+        return bool(self._due())
 
     def commands(self) -> list[Command]:
         """Messages that are due. Nothing is sent twice: what is lost with a connection is soon outdated."""
-        now_s = self.clock.monotonic_s()
         commands: list[Command] = []
-        for name, channel in self._channels.items():
-            if self._is_due(channel, now_s) and channel.pending is not None:
+        for channel in self._due():
+            batch, channel.pending = channel.pending, None
+            self._pending.discard(channel)
+            if batch is not None:
                 channel.sequence += 1
-                message = self.encoder.messages(channel.pending, [channel.sequence], is_final=False)[0]
-                commands.append((b"PUBLISH", name.encode(), message))
-                channel.pending, channel.sent_s = None, now_s
+                channel.sent_s = self._clock.monotonic_s()
+                (message,) = self._encoder.messages(batch, [channel.sequence], is_final=False)
+                commands.append((b"PUBLISH", channel.name, message))
         return commands
 
-    def _is_due(self, channel: _OpenCandle, now_s: float) -> bool:
-        return channel.pending is not None and now_s - channel.sent_s >= self.interval_s
+    def _due(self) -> list[_OpenCandle]:
+        if not self._pending:
+            return []
+        latest_s = self._clock.monotonic_s() - self._interval_s
+        return [channel for channel in self._pending if channel.sent_s <= latest_s]
 
 
 def refusals(answers: Sequence[Any]) -> list[ResponseError]:

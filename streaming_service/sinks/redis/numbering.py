@@ -110,7 +110,7 @@ class Numbering:
             part = lost[at : at + _TURN]
             commands = [command for entry in part for command in self._commands.refill(entry)]
             for answer in await self._link.call_together(commands):
-                if isinstance(answer, ResponseError):
+                if isinstance(answer, ResponseError) and is_temporary(answer):
                     raise answer
             self._counters.refilled += len(part)
         if lost:
@@ -118,10 +118,18 @@ class Numbering:
 
     async def _meet(self, ends: Mapping[Series, int], pending: Mapping[Series, list[Entry]]) -> None:
         """The first candles of a series go out: find out where its numbers stand."""
-        doubtful = [series for series, end in ends.items() if _reaches(end, pending[series][0])]
-        tails = await self._link.call([look_up_tail(series, TAIL) for series in doubtful]) if doubtful else []
-        for series, answer in zip(doubtful, tails, strict=True):
-            self._follow(series, ends[series], pending[series], list(_heads(answer)))
+        unclear = [
+            series
+            for series, end in ends.items()
+            if end and (_reaches(end, pending[series][0]) or pending[series][0].revision)
+        ]
+        tails = await self._link.call([look_up_tail(series, TAIL) for series in unclear]) if unclear else []
+        for series, answer in zip(unclear, tails, strict=True):
+            tail = list(_heads(answer))
+            # A revision of an earlier candle must not become the last value.
+            series.newest = max([series.newest, *(head.timestamp for head in tail)])
+            if _reaches(ends[series], pending[series][0]):
+                self._follow(series, ends[series], pending[series], tail)
         for series, end in ends.items():
             series.numbered = max(series.numbered, end)
             series.known = True

@@ -119,8 +119,9 @@ class Sender:
         repeated = [entry.sent for entry in turn]
         self._mark_sent(turn)
         try:
-            # One refused candle must not be overtaken by the next of its series; others do not mind.
-            together = len({entry.series for entry in turn}) < len(turn)
+            # A refused candle must not be overtaken by the next of its series, nor published at each attempt.
+            several = len({entry.series for entry in turn}) < len(turn)
+            together = several or self._state.trouble_since_s is not None
             answers = await self._timed(commands, together=together)
         except ResponseError:
             # Refused as a whole: nothing of it reached the streams.
@@ -144,7 +145,7 @@ class Sender:
             refused = next((answer for answer in refusals(rest) if is_temporary(answer)), None)
             if isinstance(added, ResponseError) and not is_repeated(added):
                 if is_temporary(added):
-                    refused = added
+                    refused, entry.sent = added, before
                 else:
                     self._reject(entry, added)
                     rejected.append(entry)

@@ -76,6 +76,7 @@ class ExchangeSource:
         self._asking: set[Stream] = set()
         self._group: asyncio.TaskGroup | None = None
         self._wake = asyncio.Event()
+        self._drained = False
         self._load = Load(
             turn=(options.turn_frames, options.turn_bytes),
             hold=(options.hold_frames, options.hold_bytes),
@@ -105,10 +106,11 @@ class ExchangeSource:
 
     def drain(self) -> list[Event]:
         """Everything that arrived before this call, decoded, and what follows from the time that passed."""
+        self._drained = True
         return self._turns.drain()
 
     async def events(self) -> AsyncIterator[list[Event]]:
-        """Run the connections. Every list is empty and asks for a turn; one comes every `yield_s` at the latest.
+        """Run the connections. Every list is empty and asks for a turn, which comes where none came for `yield_s`.
 
         Raises:
             SourceUnavailable: a connection failed more often in a row than `ConnectionOptions.reconnect` allows.
@@ -313,9 +315,12 @@ class ExchangeSource:
         work.close()
 
     async def _ask_for_turns(self) -> None:
+        """Somebody who has a timer of their own needs no turn besides."""
         while True:
+            self._drained = False
             await self._clock.sleep(self.options.yield_s)
-            self._wake.set()
+            if not self._drained:
+                self._wake.set()
 
     async def _look(self) -> None:
         """Timers: pings, dead connections, replacements that are due."""

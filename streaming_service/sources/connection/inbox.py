@@ -124,7 +124,9 @@ class Inbox(WSListener):
         # A read that broke off has not said what it brought.
         self._report()
         frames = self._frames
-        local_us = np.repeat(np.array(self._read_us, np.int64), self._read_frames)
+        local_us = np.array(self._read_us, np.int64)
+        if len(local_us) < len(frames):
+            local_us = np.repeat(local_us, self._read_frames)
         if frames:
             self._frames, self._read_us, self._read_frames = [], [], []
             self.taken += self._counted

@@ -52,7 +52,7 @@ class CheckOptions:
 class ConnectionOptions:
     """Durations in seconds of the service's clock.
 
-    look_s: how often timers are looked at. yield_s: a turn is asked for at least this often.
+    look_s: how often timers are looked at. yield_s: a turn is asked for where none came for this long.
     turn_frames, turn_bytes: what fills the buffer enough to ask for a turn at once. hold_frames, hold_bytes: what it
     may hold; beyond it the sockets are not read until it is drained. max_frame_bytes: of one message.
     handshake_s: to open a connection. connects_in_flight: handshakes at a time, per venue.

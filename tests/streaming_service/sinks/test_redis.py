@@ -16,9 +16,11 @@ from market_data_tick_handler.errors import ConfigError
 from market_data_tick_handler.testing import ticks
 from market_data_tick_handler.wire import Encoding, channels, decode
 from streaming_service.clock import SystemClock
+from streaming_service.monitoring.metrics import METRICS, ServiceMetrics
 from streaming_service.sink import Outlet
 from streaming_service.sinks.redis import RedisSink
 from streaming_service.sinks.redis.link import Command, Link, make_link
+from streaming_service.sinks.redis.samples import redis_samples
 from tests.servers.redis_server import redis_server
 from tests.streaming_service.sinks.redis_reading import (
     closes,
@@ -198,6 +200,18 @@ async def test_health_says_how_it_stands() -> None:
             assert sink.not_ready() == []
         assert (report["connected"], report["sent"], report["trouble_s"]) == (True, 1, None)
         assert 0 < report["round_trip_s"] < 1
+
+
+async def test_every_metric_of_redis_is_exported() -> None:
+    with redis_server() as server:
+        async with redis_sink(server.url) as sink:
+            await sink.write(candles(0, 3))
+            await sink.flush()
+            page = ServiceMetrics([lambda: redis_samples(sink)]).render().decode()
+    for metric in METRICS:
+        assert not metric.name.startswith("redis_") or metric.exported_name in page, metric.name
+    assert 'tick_handler_redis_candles_total{outcome="sent"} 3.0' in page
+    assert "tick_handler_redis_connected 1.0" in page
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from functools import partial
 
 import pytest
 
@@ -64,7 +65,7 @@ async def test_a_server_killed_in_the_middle_and_started_again_has_every_candle_
             for number in range(300):
                 await sink.write(candles(number))
                 if number in (100, 200):
-                    await sink.flush()
+                    await until(partial(settled, sink, number + 1), "delivery")
                     await asyncio.to_thread(server.kill)
                 if number in (150, 250):
                     await asyncio.to_thread(server.start)
@@ -191,7 +192,7 @@ async def test_a_slow_server_makes_turns_larger_and_loses_nothing() -> None:
 
 async def test_a_server_out_of_memory_is_asked_again_until_it_has_some() -> None:
     with redis_server() as server:
-        async with redis_sink(server.url) as sink:
+        async with listener(server.url, "candles:*") as heard, redis_sink(server.url) as sink:
             await sink.write(candles(0))
             await sink.flush()
             server.command("CONFIG", "SET", "maxmemory", "1")
@@ -202,6 +203,8 @@ async def test_a_server_out_of_memory_is_asked_again_until_it_has_some() -> None
             server.command("CONFIG", "SET", "maxmemory", "0")
             await until(lambda: settled(sink, 31), "delivery")
             assert sink.state.counters.connects == 1
+            await until(lambda: without_repetitions(heard.documents(CHANNEL)) == list(range(1, 32)), "the messages")
+            assert len(heard.heard) == 31
         assert_exactly(server, 31)
 
 
@@ -209,7 +212,8 @@ async def test_a_user_without_rights_is_told_and_delivers_once_it_has_them() -> 
     rights = "on >secret ~candles:* ~candle:last:* ~marks:* &candles:* &marks:* +@all"
     with redis_server(acl={"writer": f"{rights} -xadd"}) as server:
         async with redis_sink(server.url_as("writer", "secret")) as sink:
-            await sink.write(candles(0, 3))
+            await sink.write(candles(0))
+            await sink.write(candles(1, 2))
             await until(lambda: sink.state.counters.failures >= 2, "refusals")
             assert "NoPermission" in sink.state.last_error
             server.command("ACL", "SETUSER", "writer", "+xadd")
@@ -274,7 +278,7 @@ async def test_a_full_buffer_refuses_whole_batches_and_keeps_what_it_has() -> No
 
 
 async def test_the_buffer_is_bounded_in_bytes_too_but_takes_one_batch_of_any_size() -> None:
-    async with redis_sink(f"redis://{HOST}:{free_port()}/0", buffer_bytes=2_000) as sink:
+    async with redis_sink(f"redis://{HOST}:{free_port()}/0", buffer_bytes=2_000, close_timeout_s=0.01) as sink:
         await sink.write(candles(0, 100))
         assert sink.report()["buffered_bytes"] > 2_000
         with pytest.raises(SinkBusy):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from market_data_tick_handler.core.timeframes import Timeframe
-from market_data_tick_handler.wire import channels
+from market_data_tick_handler.wire import channels, read_head
 from tests.servers.redis_server import RedisServer, redis_server
 from tests.streaming_service.sinks.redis_reading import closes, numbers, redis_sink, stream, until
 from tests.wire.candles import BTC, candles
@@ -56,6 +56,19 @@ async def test_a_revision_is_another_candle_than_the_one_it_revises() -> None:
             await sink.flush()
             assert sink.state.counters.already_there == 0
         assert [revision for _, revision in identities(server)] == [0, 0, 0, 1]
+
+
+async def test_after_a_restart_a_revision_of_an_earlier_candle_does_not_become_the_last_value() -> None:
+    with redis_server() as server:
+        async with redis_sink(server.url) as sink:
+            await sink.write(candles(0, 3))
+            await sink.flush()
+        async with redis_sink(server.url) as sink:
+            await sink.write(candles(0, revision=1).numbered(np.array([4])))
+            await sink.flush()
+        with server.client() as client:
+            assert read_head(client.get(channels.last_candle(BTC, Timeframe.M1))).sequence == 3
+        assert numbers(stream(server)) == [1, 2, 3, 4]
 
 
 async def test_a_hole_left_by_candles_that_were_never_delivered_stays_visible() -> None:

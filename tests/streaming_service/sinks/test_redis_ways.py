@@ -34,7 +34,7 @@ async def test_over_tls_candles_are_delivered_to_a_server_that_the_authority_sig
     with redis_server(tls=True) as server:
         assert server.tls is not None
         bare = f"rediss://{HOST}:{server.port}/0"
-        async with redis_sink(bare) as stranger, redis_sink(server.url) as sink:
+        async with redis_sink(bare, close_timeout_s=0.01) as stranger, redis_sink(server.url) as sink:
             await stranger.write(candles(0))
             await until(lambda: "certificate" in stranger.state.last_error.lower(), "a refusal")
             await sink.write(candles(0, 5))

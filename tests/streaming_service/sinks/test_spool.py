@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from market_data_tick_handler.errors import ConfigError, SinkBusy, SinkError
 from market_data_tick_handler.storage.recovery import segments
-from streaming_service.sinks.spool import Spool, TableSpool
+from streaming_service.sinks.spool import Spool
 from streaming_service.sinks.spool_records import (
     Assignment,
     Chunk,
@@ -25,6 +25,7 @@ from streaming_service.sinks.spool_records import (
     decode,
     encode,
 )
+from streaming_service.sinks.table_spool import TableSpool
 
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
 PLENTY = 1 << 30

@@ -108,6 +108,10 @@ class MarketDecoder:
         decoded = Decoded()
         if not frames:
             return decoded
+        plain = self._nothing_but_trades(frames, local_us)
+        if plain is not None:
+            decoded.rows, decoded.numbers = plain.rows, plain.numbers
+            return decoded
         rest = self._take_plain_trades(frames, local_us, decoded)
         found = self._routes.sort(frames, rest, decoded)
         if Channel.TRADE in found and len(rest) < len(frames):
@@ -138,17 +142,18 @@ class MarketDecoder:
                 )
         return routes
 
+    def _nothing_but_trades(self, frames: Sequence[bytes], local_us: Array) -> DecodedTrades | None:
+        """A batch of nothing but plain trades, which is common; where it is something else after all, that shows
+        early."""
+        if DataType.TRADES in self._wanted and _PLAIN_TRADE in frames[0][:_HEAD_BYTES]:
+            return decode_plain_trades(frames, local_us, self._trade_routes, connection=self._connection)
+        return None
+
     def _take_plain_trades(self, frames: Sequence[bytes], local_us: Array, decoded: Decoded) -> Array:
         """Decode the trades among `frames` if all of them are plain; the indices of what is left to do."""
         everything = np.arange(len(frames))
         if DataType.TRADES not in self._wanted:
             return everything
-        # A batch of nothing but trades is common. Where it is something else after all, that shows early.
-        if _PLAIN_TRADE in frames[0][:_HEAD_BYTES]:
-            plain = decode_plain_trades(frames, local_us, self._trade_routes, connection=self._connection)
-            if plain is not None:
-                take_trades(plain, everything, decoded)
-                return everything[:0]
         trades = np.array([frame.find(_PLAIN_TRADE, 0, _HEAD_BYTES) for frame in frames]) >= 0
         if not trades.any():
             return everything

@@ -16,6 +16,8 @@ SERVICE = "/google.cloud.bigquery.storage.v1.BigQueryWrite"
 APPEND = f"{SERVICE}/AppendRows"
 FINALIZE = f"{SERVICE}/FinalizeWriteStream"
 
+_Code = types.StorageError.StorageErrorCode
+
 # What to do with an append. after_*: the rows are written.
 DROP_BEFORE = "drop_before"
 DROP_AFTER = "drop_after"
@@ -112,7 +114,7 @@ class FaultProxy:
                 read,
                 code_pb2.INVALID_ARGUMENT,
                 "extra fields",
-                types.StorageError.StorageErrorCode.SCHEMA_MISMATCH_EXTRA_FIELDS,
+                _Code.SCHEMA_MISMATCH_EXTRA_FIELDS,
             )
         if fault == WRITE_THEN_FORGET:
             await self._written(request, context)
@@ -120,9 +122,7 @@ class FaultProxy:
             # As after its expiry: neither appends nor questions find it.
             self.forgotten.add(read.write_stream)
         if read.write_stream in self.forgotten:
-            return _error(
-                read, code_pb2.NOT_FOUND, "no such stream", types.StorageError.StorageErrorCode.STREAM_NOT_FOUND
-            )
+            return _error(read, code_pb2.NOT_FOUND, "no such stream", _Code.STREAM_NOT_FOUND)
         if fault == UNAVAILABLE_ANSWER:
             return _error(read, code_pb2.UNAVAILABLE, "try again")
         answer = await self._written(request, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from market_data_tick_handler.core.timeframes import Timeframe
+from market_data_tick_handler.errors import SinkBusy
 from streaming_service.clock import Clock, SystemClock
 from streaming_service.sinks.bigquery.sender import RetryPolicy
 from streaming_service.sinks.bigquery.sink import BigQuerySink
@@ -203,3 +204,44 @@ async def test_rows_wait_out_an_outage_in_the_spool(place: Place) -> None:
     await until(lambda: second.report()[0].waiting_rows == 0)
     await second.aclose()
     assert place.numbers() == expected(20)
+
+
+async def test_what_was_written_is_in_the_usage_table(place: Place) -> None:
+    """Rows, bytes as charged, calls and cost of each table, of the interval; `cost_per_day` adds them up."""
+    prices = {"write_api_free_gib": 0, "write_api_usd_per_gib": 1e6}
+    await write_three(make_sink(place, prices=prices))
+    (used,) = place.query("SELECT * FROM `{d}.cost_per_day` WHERE table_name = 'candles_1m'")
+    assert (used["rows_written"], used["calls"], used["dead_letters"]) == (30, 3, 0)
+    assert used["usd"] == pytest.approx(used["bytes_written"] / (1 << 30) * 1e6) and used["bytes_written"] > 30 * 8
+
+
+async def test_a_full_spool_holds_writers_back_and_loses_nothing(place: Place) -> None:
+    """BigQuery is down and the spool at its end: write says so and takes nothing; all is there in the end."""
+    place.proxy.down = True
+    sink = make_sink(place)
+    await sink.open()
+    await sink.write(candles(10))
+    await sink.flush()
+    sink.spool.max_bytes = sink.spool.size_bytes
+    await sink.write(candles(10, first=10))
+    with pytest.raises(SinkBusy, match="max_bytes"):
+        await sink.flush()
+    assert sink.report()[0].waiting_rows == 10
+    place.proxy.down = False
+    sink.spool.max_bytes *= 10
+    await sink.aclose()
+    assert place.numbers() == expected(20)
+
+
+async def test_a_failed_close_keeps_rows_for_the_next_opening(place: Place) -> None:
+    """The spool cannot take what is in memory: the rows are still there when the supervisor opens the sink again."""
+    sink = make_sink(place)
+    await sink.open()
+    await sink.write(candles(10))
+    room, sink.spool.max_bytes = sink.spool.max_bytes, 0
+    with pytest.raises(SinkBusy):
+        await sink.aclose()
+    sink.spool.max_bytes = room
+    await sink.open()
+    await sink.aclose()
+    assert place.numbers() == expected(10)

@@ -121,9 +121,8 @@ async def test_candles_with_every_column_flow_too(
                 await asyncio.sleep(0)
         await sink.aclose()
         rate = len(whole) / (time.perf_counter() - begin)
-    print(
-        f"candles, {at_once} at once: {rate:,.0f} rows/s, loop blocked {lag.worst_s * 1e3:.1f} ms, appends {appends.sizes}"
-    )
+    told = f"{rate:,.0f} rows/s, loop blocked {lag.worst_s * 1e3:.1f} ms, appends {appends.sizes}"
+    print(f"candles, {at_once} at once: {told}")
     assert len(appends.sizes) <= -(-sum(appends.sizes) // 18_000_000)
     assert rate > 2_000 and lag.worst_s < _BLOCKED_S
 
