@@ -64,7 +64,7 @@ def run(quick: bool) -> Iterator[Result]:
         against=f"redis-py pipeline {burst['candles'] / bare:,.0f}/s",
         ratio=bare / ours,
         goal=f">= {GOAL_BURST:,}/s and >= {GOAL_RATIO}",
-        ok=burst['candles'] / ours >= GOAL_BURST and bare / ours >= GOAL_RATIO,
+        ok=burst["candles"] / ours >= GOAL_BURST and bare / ours >= GOAL_RATIO,
     )
     for what, at_once, goal in (("evenly", 1, True), (f"{RATE} at once, once a second", RATE, False)):
         found = in_child("benchmarks.serve_redis:measure_delay", {"seconds": seconds, "at_once": at_once})

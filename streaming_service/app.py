@@ -320,9 +320,14 @@ class Service:
         return MarkSource(
             service=self.settings.serve.service,
             instruments=lambda: list(self.pipelines),
-            watermarks=lambda: {key: pipeline.clock_us for key, pipeline in self.pipelines.items()},
+            watermarks=self._watermarks,
             repairing=lambda key: self.durability is not None and self.durability.repairing(key),
         )
+
+    def _watermarks(self) -> dict[str, int]:
+        """Up to when every candle was handed to Redis; nothing while some wait for it."""
+        waiting = any(outlet.depth for outlet in self.outputs.candles if outlet.sink is self.outputs.redis)
+        return {} if waiting else {key: each.clock_us for key, each in self.pipelines.items() if each.started}
 
     async def _show_open_candles(self) -> None:
         """Candles in progress, one instrument per turn, so that many instruments share the time of one."""
@@ -433,5 +438,6 @@ class Service:
             samples.kernel_samples(self._kernels),
             () if self._inputs.live is None else samples.source_samples(self._inputs.live, now_us),
             () if self.durability is None else samples.recovery_samples(self.durability),
+            () if self.outputs.redis is None else samples.redis_samples(self.outputs.redis),
             (Sample("ready", (), not self._not_ready()), Sample("event_loop_lag_seconds", (), self._loop_lag.last_s)),
         )

@@ -50,7 +50,7 @@ there (`complete`), or, five seconds after the first, to say which ones lack the
 there.
 """
 _MSGPACK: Final = """\
-With `serve.encoding: msgpack` the same documents are written as msgpack maps, a fifth smaller. A reader tells them
+With `serve.encoding: msgpack` the same documents are written as msgpack maps, a quarter smaller. A reader tells them
 apart by the first byte, which is `{` in JSON only.
 """
 _EXAMPLE: Final[dict[str, Any]] = {

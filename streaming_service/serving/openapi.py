@@ -62,7 +62,7 @@ def schemas() -> Schema:
         "instrument": _TEXT,
         "data_type": _TEXT,
         "from": _TIME,
-        "to": _TIME,
+        "to": {"anyOf": [_TIME, {"type": "null"}], "description": "null: it goes on"},
         "kind": {"type": "string", "enum": list(GapKind)},
         "ending": {"type": "string", "enum": list(GapEnding)},
         "backfilled": {"type": "boolean", "description": "nothing is missing any more"},

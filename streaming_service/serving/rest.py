@@ -9,6 +9,7 @@ from typing import Any, Final
 from market_data_tick_handler.core.events import Gap
 from market_data_tick_handler.core.features.registry import IDENTITY, columns
 from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.seen_ids import NEVER_US
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
 from market_data_tick_handler.errors import NotInstalled
 from market_data_tick_handler.storage.gap_ledger import read_gaps
@@ -136,7 +137,7 @@ def _gap(gap: Gap) -> Document:
         "instrument": gap.instrument,
         "data_type": str(gap.data_type),
         "from": gap.from_us,
-        "to": gap.to_us,
+        "to": None if gap.to_us == NEVER_US else gap.to_us,
         "kind": str(gap.kind),
         "ending": str(gap.ending),
         "backfilled": gap.backfilled,

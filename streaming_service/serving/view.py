@@ -9,6 +9,7 @@ from typing import Any
 from market_data_tick_handler.core.events import Gap
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.pipeline import Pipeline
+from market_data_tick_handler.core.seen_ids import NEVER_US
 from market_data_tick_handler.core.timeframes import Timeframe
 
 
@@ -21,11 +22,11 @@ def _no_gaps(instrument: str) -> Sequence[Gap]:
 
 
 def known_gaps(pipeline: Pipeline, now_us: int) -> list[Gap]:
-    """The gaps of a pipeline, the one that goes on among them, up to now."""
+    """The gaps of a pipeline. One that goes on ends at NEVER_US."""
     instrument, from_us = pipeline.instrument, pipeline.open_outage_us
     if from_us >= now_us:
         return pipeline.gaps
-    return [*pipeline.gaps, Gap(instrument.key, instrument.data_types[0], from_us, now_us, "disconnect")]
+    return [*pipeline.gaps, Gap(instrument.key, instrument.data_types[0], from_us, NEVER_US, "disconnect")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

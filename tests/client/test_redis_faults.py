@@ -219,7 +219,7 @@ async def test_numbers_that_begin_anew_while_we_listen_are_recognised(world: Wor
 
 
 async def test_numbers_that_began_anew_while_we_were_away_are_recognised_although_they_are_higher(world: World) -> None:
-    server, proxy, publish = world
+    _, proxy, publish = world
     async with reader(live(proxy.port)) as reads:
         await publish.publish(candles(0, 5))
         await reads.has(5)

@@ -118,7 +118,7 @@ def test_a_revision_that_was_delivered_is_not_delivered_again(tmp_path: Path) ->
 def test_revisions_that_cannot_be_accounted_for_are_a_gap_without_times(tmp_path: Path) -> None:
     store = stored(tmp_path, list(range(10)))
     *found, gap = store.fill(hole(4, 8, size=5))
-    assert [item for item in shown(found)] == [(None, 5, 0), (None, 6, 0), (None, 7, 0)]
+    assert shown(found) == [(None, 5, 0), (None, 6, 0), (None, 7, 0)]
     assert isinstance(gap, CandleGap) and (gap.from_sequence, gap.to_sequence, gap.missing) == (6, 10, 2)
 
 

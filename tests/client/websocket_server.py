@@ -1,7 +1,8 @@
 """A small server of the WebSocket protocol, with every fault a test asks for.
 
-GET /ws?channels=NAME[,..]&history=N&policy=..&open=0|1, or since=NAME@NUMBER[,..] instead of history: first the snapshot,
-then the tail, one message of docs/reference/wire.md per frame; and {"type":"dropped"|"gap","channel","from","to"}.
+GET /ws?channels=NAME[,..]&history=N&policy=..&open=0|1, or since=NAME@NUMBER[,..] instead of history: first the
+snapshot, then the tail, one message of docs/reference/wire.md per frame; and {"type":"dropped"|"gap","channel","from",
+"to"}.
 """
 
 from __future__ import annotations

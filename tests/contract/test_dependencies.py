@@ -15,6 +15,11 @@ OURS = {"market_data_tick_handler", "streaming_service", "batch"}
 # Where the name of the import is not the name of the distribution that brings it.
 DISTRIBUTIONS = {
     "dotenv": "python-dotenv",
+    # Of aiohttp's own interface, and installed by it.
+    "multidict": "aiohttp",
+    # Namespaces that several packages share; one of them stands for all, and brings gRPC.
+    "google": "google-cloud-bigquery-storage",
+    "grpc": "google-cloud-bigquery-storage",
     "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",
     "pydantic_settings": "pydantic-settings",
@@ -80,9 +85,12 @@ def test_what_is_imported_is_declared(repository: Path, project: dict[str, Any])
     }
     undeclared = []
     for package, own in own_extra.items():
-        at_import = {requirement_name(name) for name in (*base, *own)}
-        lazily = at_import | {requirement_name(name) for listed in extras.values() for name in listed}
+        everywhere = {requirement_name(name) for name in (*base, *own)}
+        lazily = everywhere | {requirement_name(name) for listed in extras.values() for name in listed}
         for path in (repository / package).rglob("*.py"):
+            # This package is imported only where the settings ask for it.
+            gcp = extras["gcp"] if "streaming_service/sinks/bigquery/" in path.as_posix() else []
+            at_import = everywhere | {requirement_name(name) for name in gcp}
             for module, at_module_level in third_party_imports(path):
                 distribution = DISTRIBUTIONS.get(module, module)
                 if distribution not in (at_import if at_module_level else lazily):

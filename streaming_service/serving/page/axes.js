@@ -14,7 +14,7 @@ export function niceStep(span, count) {
 export function valueLines(low, high, count) {
   const step = niceStep(high - low, count);
   const lines = [];
-  for (let index = Math.ceil(low / step); index * step <= high; index += 1) lines.push(index * step);
+  for (let index = Math.ceil(low / step); index * step <= high; index += 1) lines.push(index * step || 0); // Never -0.
   return { lines, decimals: decimalsFor(step) };
 }
 
@@ -28,7 +28,9 @@ export function rangeOf(values, room = 0.08) {
     if (value > high) high = value;
   }
   if (low > high) return null;
-  const span = high - low || Math.abs(high) * 0.001 || 1;
+  // Values that differ by no more than their rounding are one value.
+  const flat = high - low <= Math.abs(high) * 1e-9;
+  const span = flat ? Math.abs(high) * 0.001 || 1 : high - low;
   return { low: low - span * room, high: high + span * room };
 }
 

@@ -14,10 +14,13 @@ function grouped(digits) {
   return groups.get(digits);
 }
 
-/** Decimals that tell prices around `step` apart. */
+/** Decimals that multiples of `step` are written with: 1 for 0.5, 2 for 0.25. */
 export function decimalsFor(step) {
-  if (!(step > 0)) return 2;
-  return Math.min(10, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)));
+  for (let digits = 0; digits < 10; digits += 1) {
+    const scaled = step * 10 ** digits;
+    if (Math.abs(scaled - Math.round(scaled)) < 1e-6 * scaled) return digits;
+  }
+  return 10;
 }
 
 /** Decimals that the values are really written with, eight at most. */

@@ -259,6 +259,7 @@ export class Painter {
     for (const value of pane.lines ?? []) {
       const y = pane.y(value);
       if (y < pane.top + 6 || y > pane.top + pane.height - 6) continue;
+      if (pane.kind === "price" && Math.abs(y - pane.y(this.candles[this.candles.length - 1].close)) < 14) continue;
       context.fillText(pane.kind === "price" ? fixed(value, pane.lineDecimals) : compact(value), left, y);
     }
   }
@@ -279,7 +280,7 @@ export class Painter {
       context.moveTo(Math.round(x) + 0.5, 0);
       context.lineTo(Math.round(x) + 0.5, area.times.top);
       context.stroke();
-      if (x - half < behind + 12 || x + half > area.plot) continue;
+      if (x - half < Math.max(behind + 12, 0) || x + half > area.plot) continue;
       behind = x + half;
       context.fillStyle = label.strong ? this.paint.text : this.paint.muted;
       context.fillText(label.text, x, area.times.top + area.times.height / 2 + 1);

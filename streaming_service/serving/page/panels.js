@@ -63,7 +63,7 @@ export function showAlerts(alerts) {
       { class: `alert ${alert.severity === "critical" ? "critical" : "warning"}` },
       make("b", {}, words(alert.name)),
       make("time", {}, `since ${clockText(alert.since_us)}`),
-      make("span", { class: "detail" }, make("span", { class: "subject" }, streamName(alert.subject)), ` · ${alert.text}`),
+      make("span", { class: "detail", title: alert.text }, make("span", { class: "subject" }, streamName(alert.subject)), ` · ${alert.text}`),
     ),
   );
   if (!rows.length) rows.push(make("li", { class: "all-well" }, make("i", {}), "Nothing is wrong"));
@@ -92,8 +92,8 @@ export function showGaps(gaps, nowUs) {
         "li",
         { class: "gap", "data-ending": gap.ending },
         make("b", { class: "badge" }, gap.kind === "not_running" && gap.ending === "open" ? "not running" : gap.ending),
-        make("span", { class: "number" }, `${clockText(gap.from)} – ${gap.to > nowUs ? "now" : clockText(gap.to)}`),
-        make("span", { class: "detail" }, `${age((Math.min(gap.to, nowUs) - gap.from) / 1e6)} · ${typeName(gap.data_type)} · ${gap.reason}`),
+        make("span", { class: "number" }, `${clockText(gap.from)} – ${gap.to === null ? "now" : clockText(gap.to)}`),
+        make("span", { class: "detail" }, `${age(((gap.to ?? nowUs) - gap.from) / 1e6)} · ${typeName(gap.data_type)} · ${gap.reason}`),
       ),
     );
   if (gaps.length > SHOWN_GAPS) rows.push(make("li", { class: "more" }, `and ${gaps.length - SHOWN_GAPS} before`));
@@ -137,10 +137,10 @@ export function showSinks(health) {
       make("td", { class: "number" }, compact(sink.written ?? 0)),
       make("td", { class: `number ${sink.dropped ? "some" : ""}` }, compact(sink.dropped ?? 0)),
       make("td", { class: `number ${sink.failed ? "some" : ""}` }, compact(sink.failed ?? 0)),
-      make("td", { class: `number ${sink.errors ? "some" : ""}` }, `${compact(sink.errors ?? 0)} / ${compact(sink.retries ?? 0)}`),
+      make("td", { class: `number ${sink.errors ? "some" : ""}`, title: `${sink.retries ?? 0} retries` }, compact(sink.errors ?? 0)),
     );
   });
-  fill(byId("sinks"), head("Sink", "Queue", "Written", "Dropped", "Failed", "Errors / retries"), make("tbody", {}, ...rows));
+  fill(byId("sinks"), head("Sink", "Queue", "Written", "Dropped", "Failed", "Errors"), make("tbody", {}, ...rows));
   say(byId("sinks-note"), `${compact(health.candles ?? 0)} candles · ${compact(health.revisions ?? 0)} revisions`);
 }
 

@@ -27,7 +27,7 @@ export function showPrice(store) {
   const difference = before ? last.close - before.close : 0;
   const sign = difference > 0 ? "+" : difference < 0 ? "−" : "";
   const share = before ? Math.abs((100 * difference) / before.close) : 0;
-  const percent = share.toFixed(share > 0 && share < 0.01 ? 4 : 2);
+  const percent = share > 0 && share < 0.01 ? Number(share.toPrecision(1)).toFixed(Math.min(8, Math.ceil(-Math.log10(share)))) : share.toFixed(2);
   say(change, `${sign}${fixed(Math.abs(difference), decimals)} (${sign}${percent} %)`);
   change.dataset.way = difference > 0 ? "up" : difference < 0 ? "down" : "";
   document.title = `${fixed(last.close, decimals)} · Market data`;

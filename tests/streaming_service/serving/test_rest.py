@@ -10,6 +10,7 @@ import pytest
 
 from market_data_tick_handler.core.events import Gap, GapEnding
 from market_data_tick_handler.core.features.registry import columns
+from market_data_tick_handler.core.seen_ids import NEVER_US
 from market_data_tick_handler.core.ticks import BOOK_LEVELS, DataType, TickBatch
 from market_data_tick_handler.core.timeframes import DAY_US
 from market_data_tick_handler.storage.candle_files import CandleWriter
@@ -216,6 +217,9 @@ async def test_gaps_of_the_ledger_and_of_the_running_service_are_joined_and_the_
         assert len(found["gaps"]) == 3
         _, found = await served.get("/api/gaps", instrument=ETH)
         assert found["gaps"] == []
+        served.said.gaps.append(Gap(ETH, DataType.TRADES, NOW_US - 50, NEVER_US, "disconnect"))
+        _, found = await served.get("/api/gaps", instrument=ETH)
+        assert [(gap["from"], gap["to"]) for gap in found["gaps"]] == [(NOW_US - 50, None)]
 
 
 def book(levels: int) -> TickBatch:
