@@ -438,6 +438,6 @@ class Service:
             samples.kernel_samples(self._kernels),
             () if self._inputs.live is None else samples.source_samples(self._inputs.live, now_us),
             () if self.durability is None else samples.recovery_samples(self.durability),
-            () if self.outputs.redis is None else samples.redis_samples(self.outputs.redis),
+            self.outputs.samples(),
             (Sample("ready", (), not self._not_ready()), Sample("event_loop_lag_seconds", (), self._loop_lag.last_s)),
         )

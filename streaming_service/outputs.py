@@ -10,6 +10,7 @@ from market_data_tick_handler.config.settings import Mode, Settings, Target, Tra
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.ticks import DataType
 from streaming_service.clock import Clock
+from streaming_service.monitoring.metrics import Sample
 from streaming_service.serving.options import ServingOptions
 from streaming_service.serving.sink import ServingSink
 from streaming_service.sink import BUSY_ATTEMPTS, FullPolicy, Outlet, Sink
@@ -101,6 +102,13 @@ class Outputs:
         if self.bigquery is not None:
             told["bigquery"] = self.bigquery.report()
         return told
+
+    def samples(self) -> Iterator[Sample]:
+        """Metrics of sinks that have some of their own."""
+        if self.redis is not None:
+            from streaming_service.sinks.redis.samples import redis_samples
+
+            yield from redis_samples(self.redis)
 
     def _persists(self, target: Target) -> bool:
         return Mode.PERSIST in self._settings.modes and self._settings.persist.target is target

@@ -182,7 +182,7 @@ class WebSocketFeed:
         await self._intake.hand_on(channel)
 
     async def _close_gaps(self, channel: Channel) -> None:
-        """What the server has behind a gap comes next, and tells what was in it; something else says that it has none."""
+        """What the server has behind a gap comes next and tells what was in it; if something else comes, it has none."""
         for other in self._open_gaps - {channel}:
             self._open_gaps.discard(other)
             await self._intake.settle(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -60,10 +61,9 @@ class ServingSink:
 
     async def write(self, batch: SinkItem) -> None:
         """Publish the candles of `batch`; ticks are none of ours."""
-        if not isinstance(batch, CandleBatch):
+        if not isinstance(batch, CandleBatch) or not len(batch):
             return
-        for start in range(0, len(batch), _ROWS_A_TURN):
-            part = batch.slice(start, start + _ROWS_A_TURN)
+        for part in _parts(batch):
             self._publish(part)
             self._since_turn += len(part)
             if self._since_turn >= _ROWS_A_TURN:
@@ -77,7 +77,7 @@ class ServingSink:
             return
         channel = self.hub.channel(batch.instrument.key, batch.timeframe)
         candle = self._open.setdefault(channel, _OpenCandle())
-        newest = batch.slice(len(batch) - 1, len(batch))
+        newest = batch if len(batch) == 1 else batch.slice(len(batch) - 1, len(batch))
         if int(newest["timestamp"][0]) <= candle.final_us:
             return
         candle.pending = newest
@@ -150,3 +150,12 @@ class ServingSink:
             for channel, candle in self._open.items():
                 self._send_open(channel, candle)
         self._pacing = None
+
+
+def _parts(batch: CandleBatch) -> Iterator[CandleBatch]:
+    """`batch` in parts of a turn; a slice of hundreds of columns costs more than the JSON of a candle."""
+    if len(batch) <= _ROWS_A_TURN:
+        yield batch
+        return
+    for start in range(0, len(batch), _ROWS_A_TURN):
+        yield batch.slice(start, start + _ROWS_A_TURN)
