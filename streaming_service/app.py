@@ -335,7 +335,7 @@ class Service:
         while True:
             keys = list(self.pipelines)
             for key in keys:
-                await self._wall.sleep(max(every_s * self._inputs.speed / len(keys), _LEAST_BETWEEN_PREVIEWS_S))
+                await self._wall.sleep(max(every_s / len(keys), _LEAST_BETWEEN_PREVIEWS_S))
                 await self.between_turns(partial(self._show_open, key))
             if not keys:
                 await self._wall.sleep(every_s)
