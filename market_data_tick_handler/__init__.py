@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from market_data_tick_handler.calculator import HFTFeatureCalculator
+    from market_data_tick_handler.client import Candle, CandleGap, LiveFeatureStream
     from market_data_tick_handler.config import LoadedSettings, Settings, get_config, load_settings
     from market_data_tick_handler.core.candle_batch import CandleBatch
     from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapKind, Heartbeat, Rows
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "calculator": ("HFTFeatureCalculator",),
+    "client": ("Candle", "CandleGap", "LiveFeatureStream"),
     "config": ("LoadedSettings", "Settings", "get_config", "load_settings"),
     "core.candle_batch": ("CandleBatch",),
     "core.events": ("Disconnect", "Event", "Gap", "GapKind", "Heartbeat", "Rows"),
@@ -72,7 +74,9 @@ _MODULES: Final = {
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Candle",
     "CandleBatch",
+    "CandleGap",
     "ConfigError",
     "CorruptObject",
     "DataError",
@@ -87,6 +91,7 @@ __all__ = [
     "InstrumentDefinition",
     "InstrumentError",
     "InstrumentType",
+    "LiveFeatureStream",
     "LoadedSettings",
     "MarketDataError",
     "NotFound",

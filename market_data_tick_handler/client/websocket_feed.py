@@ -17,7 +17,7 @@ from market_data_tick_handler.client.messages import read_message
 from market_data_tick_handler.client.retry import ClientTiming, Retry
 from market_data_tick_handler.client.subscription import Subscription
 from market_data_tick_handler.errors import ConfigError, CorruptObject, MarketDataError, NotFound, NotInstalled
-from market_data_tick_handler.wire import MessageType, Watermark, decode_mark
+from market_data_tick_handler.wire import MessageType
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 _MOST_QUERY: Final = 6_000
 _MOST_FRAME: Final = 16 * 2**20
 _POSITION: Final = len("@") + 20
-_RETRIED: Final = frozenset({408, 425, 429})
+_RETRIED: Final = frozenset({408, 425, 426, 429})
+_MOST_HISTORY: Final = 10_000
+# What every server has of a channel, where it cannot be told the number of each.
+_MUCH_HISTORY: Final = 1_000
+_LONGEST_WAIT_S: Final = 300.0
+_RENUMBERED: Final = "renumbered"
 
 
 class _Frame(msgspec.Struct):
@@ -37,10 +42,12 @@ class _Frame(msgspec.Struct):
     channel: str = ""
     start: int = msgspec.field(name="from", default=0)
     to: int = 0
+    count: int | None = None
+    reason: str = ""
 
 
 class _Reconnect(Exception):
-    """A number was left out: ask again from the last one on."""
+    """A number was left out, or the numbers began anew: ask again."""
 
 
 _frame: Final = msgspec.json.Decoder(_Frame)
@@ -57,6 +64,7 @@ class WebSocketFeed:
         intake: Intake,
         *,
         token: str,
+        ca_file: str,
         history: int,
         include_open: bool,
         timing: ClientTiming,
@@ -69,11 +77,13 @@ class WebSocketFeed:
         self._query = {**query, "policy": str(intake.buffer.policy), "open": str(int(include_open))}
         self._wanted = Subscription((), tuple(names))
         self._intake = intake
-        self._history = history
+        self._ca_file = ca_file
+        self._history = min(history, _MOST_HISTORY)
         self._timing = timing
         self._retry = retry
         self._asked_again: tuple[str, int] | None = None
         self._open_gaps: set[Channel] = set()
+        self._anew: set[Channel] = set()
 
     @property
     def place(self) -> str:
@@ -111,14 +121,11 @@ class WebSocketFeed:
 
     def _url(self) -> str:
         """The address of the next connection: from where each channel stands, or from the beginning."""
-        query = {"channels": ",".join(self._wanted.patterns), **self._query}
-        mine = [channel for name, channel in self._intake.channels.items() if self._wanted.wants(name)]
-        positions = {channel.name: channel.order.last for channel in mine}
-        if any(last is not None for last in positions.values()):
-            # What had nothing yet begins with its first number, whatever that is.
-            query["since"] = ",".join(f"{name}@{last or 0}" for name, last in positions.items())
-        else:
-            query["history"] = str(self._history)
+        query = {"channels": ",".join(self._wanted.patterns), **self._query, "history": str(self._history)}
+        positions = list(self._positions())
+        since = ",".join(positions)[: _MOST_QUERY // 2].rpartition(",")[0] if len(positions) > 1 else "".join(positions)
+        if positions:
+            query["since"] = since
         return urlunsplit(self._parts._replace(query=urlencode(query, safe=":,@*")))
 
     def _options(self) -> dict[str, Any]:
@@ -152,10 +159,6 @@ class WebSocketFeed:
             await self._take_candle(body)
         elif frame.type in ("dropped", "gap"):
             await self._take_gap(frame)
-        elif frame.type == MessageType.WATERMARK:
-            mark = decode_mark(body)
-            if isinstance(mark, Watermark):
-                self._intake.announce(mark)
 
     async def _take_candle(self, body: bytes) -> None:
         try:
@@ -177,12 +180,13 @@ class WebSocketFeed:
         if channel in self._open_gaps:
             self._open_gaps.discard(channel)
             await self._intake.settle(channel)
-        if channel.order.missing is not None:
+        # What was held may have holes before it that the messages after this one fill.
+        if message.number is not None and message.number > (channel.order.last or 0) and channel.order.missing:
             await self._heal(channel)
         await self._intake.hand_on(channel)
 
     async def _close_gaps(self, channel: Channel) -> None:
-        """What the server has behind a gap comes next and tells what was in it; if something else comes, it has none."""
+        """What the server has behind a gap comes next and tells what was in it; else it has none."""
         for other in self._open_gaps - {channel}:
             self._open_gaps.discard(other)
             await self._intake.settle(other)

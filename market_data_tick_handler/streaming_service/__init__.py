@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from market_data_tick_handler.calculator import HFTFeatureCalculator
+    from market_data_tick_handler.client import LiveFeatureStream
 
-__all__ = ["HFTFeatureCalculator"]
+__all__ = ["HFTFeatureCalculator", "LiveFeatureStream"]
 
 
 def __getattr__(name: str) -> Any:

@@ -87,9 +87,19 @@ class AlertBoard:
                 yield Alert("SinkErrors", Severity.CRITICAL, name, text)
             if self._rose("SinkDrops", name, sink.get("dropped", 0)):
                 yield Alert("SinkDrops", Severity.CRITICAL, name, f"{_many(sink['dropped'], 'row')} dropped: too slow")
-            if sink.get("connected") is False:
-                why = str(sink.get("last_error", ""))
-                yield Alert("SinkDisconnected", Severity.CRITICAL, name, f"not connected{f': {why}' if why else ''}")
+            # What a sink tells of itself stands under its name: one section, or one per table.
+            told = health.get(name, {})
+            if isinstance(told, Mapping) and (told.get("connected") is False or told.get("trouble_s")):
+                why = str(told.get("last_error") or "not connected")
+                yield Alert("SinkTrouble", Severity.CRITICAL, name, f"{why}; {told.get('buffered_rows', 0)} rows wait")
+            for table in told if isinstance(told, list) else ():
+                yield from self._table(f"{name} {table['table']}", table)
+
+    def _table(self, subject: str, table: Mapping[str, Any]) -> Iterator[Alert]:
+        lost = table.get("lost_rows", 0) + table.get("dead_letters", 0)
+        if self._rose("RowsRefused", subject, lost):
+            why = table.get("last_error", "")
+            yield Alert("RowsRefused", Severity.CRITICAL, subject, f"{_many(lost, 'row')} refused: {why}")
 
     def _disks(self, health: Mapping[str, Any]) -> Iterator[Alert]:
         recovery = health.get("recovery", {})

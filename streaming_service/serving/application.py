@@ -26,6 +26,8 @@ from streaming_service.serving.view import ServiceView
 _SIGN_IN: Final = "/session"
 _MAX_TOKEN_FORM: Final = 4_096
 _COMPRESSED_FROM: Final = 1_024
+# More than this is compressed beside the event loop.
+_IN_THREAD_FROM: Final = 16 << 10
 
 Answering = Callable[[Values], Awaitable[dict[str, Any]]]
 
@@ -113,6 +115,7 @@ def _json(body: bytes) -> web.Response:
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
         },
+        zlib_executor_size=_IN_THREAD_FROM,
     )
     if len(body) >= _COMPRESSED_FROM:
         response.enable_compression()

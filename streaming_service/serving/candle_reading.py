@@ -89,7 +89,8 @@ class CandleReader:
                 hint="publish more with serve.columns, or keep candles with persist",
             )
         names = tuple(name for name in top_level_columns() if name not in CONSTANTS) + features
-        memory, complete_from_us = self._remembered(wanted, names) if published else ({}, NEVER_US)
+        frames, complete_from_us = self._remembered(wanted) if published else ({}, NEVER_US)
+        memory = await asyncio.to_thread(_parse, frames, names) if frames else {}
         if self._root is None or _suffices(wanted, memory, complete_from_us):
             return _cut(wanted, names, memory, (MEMORY,))
         async with self._reading:
@@ -98,7 +99,7 @@ class CandleReader:
         # What is in memory was published after it, or together with it.
         return _cut(wanted, names, _newest(stored, memory), sources)
 
-    def _remembered(self, wanted: CandleRange, names: Sequence[str]) -> tuple[dict[int, Row], int]:
+    def _remembered(self, wanted: CandleRange) -> tuple[dict[int, bytes], int]:
         channel = self._sink.hub.channels.get(channels.candles(wanted.key, wanted.timeframe))
         if channel is None:
             return {}, NEVER_US
@@ -110,8 +111,7 @@ class CandleReader:
         times = sorted(newest)
         # One more than asked for tells whether there is more.
         kept = times[: wanted.limit + 1] if wanted.from_us is not None else times[-wanted.limit - 1 :]
-        rows = {time_us: _row(flatten(orjson.loads(payload_of(newest[time_us]))), names) for time_us in kept}
-        return rows, channel.complete_from_us
+        return {time_us: newest[time_us] for time_us in kept}, channel.complete_from_us
 
 
 def _suffices(wanted: CandleRange, memory: dict[int, Row], complete_from_us: int) -> bool:
@@ -138,6 +138,10 @@ def _cut(wanted: CandleRange, names: tuple[str, ...], rows: dict[int, Row], sour
         next_us = times[wanted.limit]
         times = times[: wanted.limit]
     return FoundCandles(names, [rows[time_us] for time_us in times], next_us, sources)
+
+
+def _parse(frames: dict[int, bytes], names: Sequence[str]) -> dict[int, Row]:
+    return {time_us: _row(flatten(orjson.loads(payload_of(frame))), names) for time_us, frame in frames.items()}
 
 
 def _row(values: Row, names: Sequence[str]) -> Row:

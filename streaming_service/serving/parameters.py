@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
-
-from multidict import MultiMapping
+from typing import Any, Final, Protocol
 
 from market_data_tick_handler.core.features.registry import columns, group_names
 from market_data_tick_handler.core.instruments import parse_instrument_key
@@ -24,6 +22,14 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _LAST_US: Final = 253_402_300_800_000_000
 # Every route takes it; the guard reads it.
 TOKEN: Final = "token"
+
+
+class Query(Protocol):
+    """The query of a request: names, and the texts of each."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def getall(self, name: str, default: list[str], /) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +48,7 @@ class Parameter:
     many: bool = False
 
 
-def read_values(parameters: Sequence[Parameter], query: MultiMapping[str]) -> Values:
+def read_values(parameters: Sequence[Parameter], query: Query) -> Values:
     """The value of every parameter, by name.
 
     Raises:

@@ -11,7 +11,7 @@ import asyncio
 import http
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import parse_qs, urlsplit
@@ -125,12 +125,11 @@ class CandleServer:
         wanted = [*patterns, *(f"{name}:open" for name in patterns)] if query["open"] == "1" else patterns
         # From here on the tail goes behind the snapshot.
         self.connections[connection] = _Subscriber(wanted, frames)
+        sending = asyncio.create_task(_send(connection, frames))
         try:
-            while True:
-                await connection.send(await frames.get())
-        except ConnectionClosed:
-            return
+            await connection.wait_closed()
         finally:
+            sending.cancel()
             del self.connections[connection]
 
     def _frame(self, body: bytes) -> str | bytes:
@@ -144,6 +143,12 @@ class CandleServer:
         self.cut()
         self._server.close()
         await self._server.wait_closed()
+
+
+async def _send(connection: ServerConnection, frames: asyncio.Queue[str | bytes]) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            await connection.send(await frames.get())
 
 
 @asynccontextmanager

@@ -9,7 +9,9 @@ import market_data_tick_handler
 import market_data_tick_handler.streaming_service as live
 
 NAMES = [
+    "Candle",
     "CandleBatch",
+    "CandleGap",
     "ConfigError",
     "CorruptObject",
     "DataError",
@@ -24,6 +26,7 @@ NAMES = [
     "InstrumentDefinition",
     "InstrumentError",
     "InstrumentType",
+    "LiveFeatureStream",
     "LoadedSettings",
     "MarketDataError",
     "NotFound",
@@ -48,7 +51,7 @@ NAMES = [
     "parse_timeframe",
     "resolve_instrument",
 ]
-LIVE_NAMES = ["HFTFeatureCalculator"]
+LIVE_NAMES = ["HFTFeatureCalculator", "LiveFeatureStream"]
 
 
 def test_the_public_names_are_these_and_each_can_be_imported() -> None:

@@ -126,21 +126,34 @@ export function showFeeds(health, instrument) {
   say(byId("feeds-note"), `${live} of ${streams.length} live`);
 }
 
+/** What a sink tells of itself: rows it holds until the other side has them, and its trouble. One section, or one per table. */
+function toldBy(section) {
+  if (section === undefined) return { waiting: null, trouble: false, error: "" };
+  const parts = [section].flat();
+  const errors = parts.map((part) => part.last_error).filter(Boolean);
+  const trouble = parts.some((part) => part.connected === false || part.trouble_s > 0);
+  const held = parts.map((part) => part.buffered_rows ?? part.waiting_rows);
+  const waiting = held.every((rows) => rows === undefined) ? null : held.reduce((sum, rows) => sum + (rows ?? 0), 0);
+  return { waiting, trouble, error: errors.join("; ") };
+}
+
 export function showSinks(health) {
   const rows = Object.entries(health.sinks ?? {}).map(([name, sink]) => {
-    const failing = sink.connected === false || sink.failed > 0 || sink.dropped > 0 || sink.errors > 0;
+    const told = toldBy(health[name]);
+    const failing = sink.failed > 0 || sink.dropped > 0 || sink.errors > 0;
     return make(
       "tr",
-      { "data-status": sink.connected === false ? "stale" : failing ? "waiting" : "live" },
-      make("th", { scope: "row" }, make("i", { class: "dot" }), make("span", {}, name)),
+      { "data-status": told.trouble ? "stale" : failing ? "waiting" : "live" },
+      make("th", { scope: "row", title: told.error }, make("i", { class: "dot" }), make("span", {}, name)),
       make("td", { class: "number" }, compact(sink.queue_depth ?? 0)),
+      make("td", { class: `number ${told.trouble ? "some" : ""}` }, told.waiting === null ? "–" : compact(told.waiting)),
       make("td", { class: "number" }, compact(sink.written ?? 0)),
       make("td", { class: `number ${sink.dropped ? "some" : ""}` }, compact(sink.dropped ?? 0)),
       make("td", { class: `number ${sink.failed ? "some" : ""}` }, compact(sink.failed ?? 0)),
       make("td", { class: `number ${sink.errors ? "some" : ""}`, title: `${sink.retries ?? 0} retries` }, compact(sink.errors ?? 0)),
     );
   });
-  fill(byId("sinks"), head("Sink", "Queue", "Written", "Dropped", "Failed", "Errors"), make("tbody", {}, ...rows));
+  fill(byId("sinks"), head("Sink", "Queue", "Held", "Written", "Dropped", "Failed", "Errors"), make("tbody", {}, ...rows));
   say(byId("sinks-note"), `${compact(health.candles ?? 0)} candles · ${compact(health.revisions ?? 0)} revisions`);
 }
 

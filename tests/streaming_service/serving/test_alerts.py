@@ -54,9 +54,10 @@ def test_a_required_stream_without_ticks_is_critical_and_says_since_when(board: 
 def test_another_stream_that_is_stale_is_a_warning_behind_the_critical_ones(board: Board) -> None:
     board.health |= {
         "data_types": stream("stale", 70.0),
-        "sinks": {"redis": {"connected": False, "last_error": "refused"}},
+        "sinks": {"redis": {}},
+        "redis": {"connected": False, "last_error": "refused", "buffered_rows": 7},
     }
-    assert board.firing() == [("SinkDisconnected", "redis"), ("StreamStale", f"{BTC}/trades")]
+    assert board.firing() == [("SinkTrouble", "redis"), ("StreamStale", f"{BTC}/trades")]
 
 
 def test_gaps_under_repair_and_beyond_repair(board: Board) -> None:
@@ -82,6 +83,15 @@ def test_a_sink_alerts_while_its_counter_rises_and_a_minute_longer(board: Board,
     assert board.firing() == [(name, "parquet")]
     board.now_s = 2 * SHOWN_S
     assert board.firing() == []
+
+
+def test_tables_that_refuse_rows_are_named(board: Board) -> None:
+    table = {"table": "candles_1m", "lost_rows": 0, "dead_letters": 0, "last_error": ""}
+    board.health |= {"sinks": {"bigquery": {}}, "bigquery": [table]}
+    assert board.firing() == []
+    table |= {"dead_letters": 3, "last_error": "no such field"}
+    (alert,) = board.documents()
+    assert (alert["subject"], alert["text"]) == ("bigquery candles_1m", "3 rows refused: no such field")
 
 
 def test_failures_of_disks_and_tasks_say_why(board: Board) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from jsonschema import Draft202012Validator
 
 from market_data_tick_handler.core.events import Gap
@@ -36,10 +38,8 @@ def test_every_route_of_the_table_is_in_the_document_once() -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_every_example_and_default_of_a_parameter_can_be_read(endpoint: Any) -> None:
-    from multidict import MultiDict
-
-    query = MultiDict({parameter.name: parameter.example for parameter in endpoint.parameters if parameter.example})
-    values = read_values(endpoint.parameters, query)
+    query = urlencode([(each.name, each.example) for each in endpoint.parameters if each.example])
+    values = read_values(endpoint.parameters, make_mocked_request("GET", f"/?{query}").query)
     assert set(values) == {parameter.name for parameter in endpoint.parameters}
     for parameter in endpoint.parameters:
         if "default" in parameter.schema and not isinstance(parameter.default, bool):

@@ -68,7 +68,7 @@ async def test_everything_is_shown_and_the_browser_complains_about_nothing(serve
         assert (await opened.text("#feeds tbody tr")).split() == [
             "BTC-USDT", "trades", "·", "Binance", "spot", "0.25", "s", "20.5", "0.50", "s", "3", "0",
         ]  # fmt: skip
-        assert (await opened.text("#sinks tbody tr")).split()[:3] == ["parquet", "1", "99"]
+        assert (await opened.text("#sinks tbody tr")).split()[:4] == ["parquet", "1", "–", "99"]
         assert await opened.text("#alerts") == "Nothing is wrong"
         assert "open" in await opened.text("#gaps li") and "6.0 s" in await opened.text("#gaps li")
         assert opened.complaints == []
@@ -207,7 +207,7 @@ async def test_nothing_sticks_out_at_any_width(served: World, width: int) -> Non
 
 
 async def test_names_that_are_markup_are_shown_as_text(served: World) -> None:
-    served.said.health["sinks"] = {EVIL: {"connected": False, "last_error": EVIL}}
+    served.said.health |= {"sinks": {EVIL: {}}, EVIL: {"connected": False, "last_error": EVIL}}
     served.said.health["task_failures"] = {EVIL: EVIL}
     served.said.health["status"] = EVIL
     served.said.gaps.append(Gap(BTC, DataType.TRADES, NOW_US - 9_000_000, NOW_US - 3_000_000, EVIL))
