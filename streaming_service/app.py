@@ -162,6 +162,8 @@ class Service:
                 await asyncio.to_thread(write_gaps, self.settings.persist.path, self._gaps())
             if self._inputs.live is not None:
                 self._inputs.live.close()
+            # Open sockets would hold the server up.
+            await self.outputs.serving.aclose()
             await self.server.aclose()
             self._kernels.stop()
             log.info("service stopped", extra={"candles": self.metrics.candles, "revisions": self.metrics.revisions})
@@ -243,6 +245,7 @@ class Service:
         else:
             self.durability.dismiss(key)
         self.health.dismiss(key)
+        self.books.forget(key)
 
     def change_timeframes(self, timeframes: tuple[Timeframe, ...]) -> None:
         """Go on with pipelines of these timeframes."""
@@ -306,7 +309,7 @@ class Service:
             current=lambda: (self.instruments, self.timeframes),
             health=self.health_report,
             now_us=self._inputs.clock.now_us,
-            gaps=lambda key: known_gaps(self.pipelines[key], self._inputs.clock.now_us()),
+            gaps=self._known_gaps,
             latest_book=self.books.latest,
             store=self.settings.persist.path if Mode.PERSIST in self.settings.modes else None,
         )
@@ -323,6 +326,10 @@ class Service:
             watermarks=self._watermarks,
             repairing=lambda key: self.durability is not None and self.durability.repairing(key),
         )
+
+    def _known_gaps(self, key: str) -> Sequence[Gap]:
+        pipeline = self.pipelines.get(key)
+        return () if pipeline is None else known_gaps(pipeline, self._inputs.clock.now_us())
 
     def _watermarks(self) -> dict[str, int]:
         """Up to when every candle was handed to Redis; nothing while some wait for it."""

@@ -238,6 +238,9 @@ class Ingest:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def carry_out() -> None:
+            if done.cancelled():
+                # Nobody waits for it any more: the service is being stopped.
+                return
             try:
                 result = change()
             except (MarketDataError, OSError, ValueError) as error:

@@ -38,6 +38,7 @@ class BusFeed:
         self._wanted = subscription
         self._intake = intake
         self._history = history
+        self._is_wanted: dict[str, bool] = {}
 
     def _subscribe(self) -> BusSubscription:
         wanted = self._wanted.channels
@@ -55,7 +56,9 @@ class BusFeed:
                 await self._intake.hand_on(channel, patient=True)
             async for batch in batches:
                 name = channels.candles(batch.instrument.key, batch.timeframe)
-                if self._wanted.wants(name):
+                if name not in self._is_wanted:
+                    self._is_wanted[name] = self._wanted.wants(name)
+                if self._is_wanted[name]:
                     await self._take(name, batch)
 
     async def _take(self, name: str, batch: CandleBatch) -> None:

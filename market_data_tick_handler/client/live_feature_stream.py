@@ -20,8 +20,7 @@ from market_data_tick_handler.client.stats import StreamStats
 from market_data_tick_handler.client.stored import StoredCandles
 from market_data_tick_handler.client.subscription import make_subscription
 from market_data_tick_handler.client.sync_iteration import iterate
-from market_data_tick_handler.client.transport import configured_transport, transport_scheme
-from market_data_tick_handler.config import get_config
+from market_data_tick_handler.client.transport import configured_transport, default_exchange, transport_scheme
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import ConfigError, CorruptObject, MarketDataError
 
@@ -52,7 +51,8 @@ class LiveFeatureStream:
     store: directory of stored candles, to fill what the transport has no more.
     policy: what happens when `buffer` candles wait: `block`, `drop_oldest` or `latest` (see `Policy`).
     include_open: candles in progress too (`is_final` false). They are not numbered, and only the newest waits.
-    token: for a service that asks for one.
+    token: for a service that asks for one. ca_file: certificates (PEM) that its server must be signed by; empty: the
+    system's.
     retry_for_s: how long there may be no connection; None: for ever.
 
     Raises:
@@ -74,6 +74,7 @@ class LiveFeatureStream:
         buffer: int = 1_000,
         include_open: bool = False,
         token: str = "",
+        ca_file: str = "",
         retry_for_s: float | None = None,
         timing: ClientTiming | None = None,
         clock: Clock | None = None,
@@ -85,16 +86,17 @@ class LiveFeatureStream:
         self._retry_for_s = retry_for_s
         self._history = history
         if transport is None:
-            transport, configured_token = configured_transport()
-            token = token or configured_token
-        self._transport, self._scheme, self._token = transport, transport_scheme(transport), token
+            transport, configured_token, configured_ca_file = configured_transport()
+            token, ca_file = token or configured_token, ca_file or configured_ca_file
+        self._transport, self._scheme = transport, transport_scheme(transport)
+        self._token, self._ca_file = token, ca_file
         self.subscription = make_subscription(
             symbol,
             timeframe,
             exchange=exchange,
             underlyings=underlying,
             include_open=include_open,
-            default_exchange=get_config().default_exchange if exchange is None and symbol else _DEFAULT_EXCHANGE,
+            default_exchange=default_exchange() if exchange is None and symbol else _DEFAULT_EXCHANGE,
         )
         self._stats = StreamStats()
         self._buffer = DeliveryBuffer(parse_policy(policy), buffer)
@@ -229,7 +231,7 @@ class LiveFeatureStream:
         from market_data_tick_handler.wire.redis_urls import parse_redis_url
 
         feed = RedisFeed(
-            RedisPlace(parse_redis_url(url), timeout_s=self._timing.timeout_s),
+            RedisPlace(parse_redis_url(url, ca_file=self._ca_file), timeout_s=self._timing.timeout_s),
             self.subscription,
             self._intake,
             history=self._history,
@@ -246,16 +248,22 @@ class LiveFeatureStream:
         return feed
 
     def _websocket_feeds(self, url: str) -> list[_Feed]:
-        from market_data_tick_handler.client.websocket_feed import WebSocketFeed, websocket_parts
+        from market_data_tick_handler.client.websocket_feed import WebSocketFeed
+        from market_data_tick_handler.client.websocket_request import WebSocketRequest, websocket_parts
 
         return [
             WebSocketFeed(
-                url,
+                WebSocketRequest(
+                    url,
+                    names,
+                    token=self._token,
+                    history=self._history,
+                    policy=self._buffer.policy,
+                    include_open=self.subscription.include_open,
+                ),
                 names,
                 self._intake,
-                token=self._token,
-                history=self._history,
-                include_open=self.subscription.include_open,
+                ca_file=self._ca_file,
                 timing=self._timing,
                 retry=self._retry(),
             )

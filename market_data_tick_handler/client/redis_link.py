@@ -34,6 +34,8 @@ _TEMPORARY: Final = frozenset(
     {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "READONLY", "UNKILLABLE", "OOM"}
 )
 _DENIED: Final = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
+# On keys and channels `candles:*` and `marks:*`.
+RIGHTS: Final = "SUBSCRIBE, PSUBSCRIBE, PING, XRANGE, XREVRANGE, EXISTS and SCAN"
 _SCANNED: Final = b"1000"
 _MOST_SCANS: Final = 1_000
 
@@ -234,15 +236,15 @@ def lasting_error(error: BaseException, place: str) -> MarketDataError | None:
                 key="transport",
                 hint="name its authority: rediss://...?ssl_ca_certs=/path/ca.pem",
             )
+        denied = isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError)
+        if denied or str(cause).partition(" ")[0] in _DENIED:
+            return ConfigError(
+                f"{place}: expected a user who may subscribe and read streams, was refused: {cause}",
+                key="transport",
+                hint="redis://user:password@host; it needs " + RIGHTS,
+            )
         cause = cause.__cause__ or cause.__context__
     word = str(error).partition(" ")[0]
-    denied = isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError) or word in _DENIED
-    if denied:
-        return ConfigError(
-            f"{place}: expected a user who may subscribe and read streams, was refused: {error}",
-            key="transport",
-            hint="redis://user:password@host; it needs SUBSCRIBE, PSUBSCRIBE, PING, XRANGE, XREVRANGE, EXISTS and SCAN",
-        )
     # redis-py makes errors of connections of some refusals, which are temporary.
     refused = isinstance(error, ResponseError) and not isinstance(error, RedisConnectionError)
     if refused and word not in _TEMPORARY:

@@ -18,6 +18,8 @@ Entry = tuple[int, bytes]
 _PAGE: Final = 256
 _LEAST_PAGE: Final = 16
 _GROUP: Final = 32
+# Messages of one round trip.
+_MOST_ANSWERED: Final = 1_024
 
 
 class StreamReader:
@@ -37,7 +39,7 @@ class StreamReader:
         """Begin each channel so far back that it has `history` candles, with those of the store where the stream does
         not reach back that far."""
         count = min(max(self._history, 1), _PAGE)
-        for group in _parts(chosen, _GROUP):
+        for group in _parts(chosen, max(1, _MOST_ANSWERED // count)):
             answers = await asking.call([_read_back(channel.name, b"+", count) for channel in group])
             for channel, answer in zip(group, answers, strict=True):
                 await self._begin(asking, channel, _entries(answer), count)

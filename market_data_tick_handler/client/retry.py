@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
+from typing import Final
 
 from market_data_tick_handler.client.clock import Clock
 from market_data_tick_handler.errors import SourceUnavailable
 
 log = logging.getLogger(__name__)
+
+# Of what servers ask for.
+LONGEST_WAIT_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,8 @@ class Retry:
 
     def succeed(self) -> None:
         """There is a connection, and it works."""
+        if self.failures:
+            log.info("candles again", extra={"failures": self.failures})
         self.failures = 0
         self._since_s = None
 
@@ -64,7 +70,7 @@ class Retry:
             log.warning("no connection to the candles", extra={"place": place, "error": what})
         # The exponent is held: an outage of days must not overflow a float.
         ceiling_s = min(self._timing.backoff_cap_s, self._timing.backoff_base_s * 2.0 ** min(self.failures, 32))
-        wait_s = max(random.uniform(0.0, ceiling_s), at_least_s)
+        wait_s = max(random.uniform(0.0, ceiling_s), min(at_least_s, LONGEST_WAIT_S))
         if self._retry_for_s is not None:
             left_s = self._retry_for_s - (self._clock.monotonic_s() - (self._since_s or 0.0))
             if left_s <= 0:

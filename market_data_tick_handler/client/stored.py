@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
+
+import pyarrow as pa
 
 from market_data_tick_handler.client.delivered import Delivered
 from market_data_tick_handler.client.items import CandleGap, GapReason, Origin
@@ -24,6 +27,9 @@ from market_data_tick_handler.wire import FEATURES, VERSION, MessageType
 from market_data_tick_handler.wire.channels import CandleChannel, parse_candle_channel
 from market_data_tick_handler.wire.selection import CONSTANTS, top_level_columns
 
+log = logging.getLogger(__name__)
+
+_NEEDED: Final = frozenset({"timestamp", "revision", "timestamp_out"})
 # A repair publishes candles up to this age again.
 REPAIR_US: Final = DAY_US
 
@@ -119,10 +125,13 @@ class StoredCandles:
                 day_of(max(to_us, 0)),
                 table=CHAIN_CANDLES if chain else CANDLES,
             )
-        except (NotFound, CorruptObject):
+            found = candle_columns(table)
+        except (NotFound, CorruptObject, pa.ArrowException) as error:
             # What cannot be read becomes a gap; a subscriber must not end because of it.
+            if not isinstance(error, NotFound):
+                log.warning("stored candles cannot be read", extra={"channel": place.name, "error": str(error)})
             return {}
-        return candle_columns(table)
+        return found if found.keys() >= _NEEDED else {}
 
 
 def lost(hole: Hole, *, step_us: int | None = None, missing: int | None = None) -> CandleGap:

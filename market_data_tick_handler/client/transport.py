@@ -6,7 +6,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from market_data_tick_handler.client.bus_feed import CandleBus
-from market_data_tick_handler.config import Transport, get_config
 from market_data_tick_handler.errors import ConfigError
 from market_data_tick_handler.wire.redis_urls import parse_redis_url
 
@@ -44,15 +43,25 @@ def transport_scheme(transport: str | CandleBus) -> str:
     raise ConfigError(f"expected {_FORMS}; the scheme is {scheme!r}", key="transport")
 
 
-def configured_transport() -> tuple[str, str]:
-    """Address and token of the service that the settings of this process speak of.
+def default_exchange() -> str:
+    """Exchange of a bare symbol, as the settings of this process have it."""
+    from market_data_tick_handler.config import get_config
+
+    return get_config().default_exchange
+
+
+def configured_transport() -> tuple[str, str, str]:
+    """Address, token and certificate file of the service that the settings of this process speak of.
 
     Raises:
         ConfigError: the settings cannot be read, or name no port.
     """
+    # Reading settings needs more imports than everything else here.
+    from market_data_tick_handler.config import Transport, get_config
+
     settings = get_config()
     if settings.serve.transport is Transport.REDIS:
-        return settings.serve.redis_url.get_secret_value(), ""
+        return settings.serve.redis_url.get_secret_value(), "", settings.serve.redis_ca_file
     host, port = settings.monitoring.host, settings.monitoring.port
     if not port:
         raise ConfigError(
@@ -62,4 +71,4 @@ def configured_transport() -> tuple[str, str]:
         )
     host = _EVERYWHERE.get(host, host)
     place = f"[{host}]" if ":" in host else host
-    return f"ws://{place}:{port}/ws", settings.monitoring.auth_token.get_secret_value()
+    return f"ws://{place}:{port}/ws", settings.monitoring.auth_token.get_secret_value(), ""

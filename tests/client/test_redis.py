@@ -18,7 +18,8 @@ from market_data_tick_handler.wire import Encoding, decode
 from tests.client.made import CHANNEL, HASTY, closes, encoded, reader, shown, take, until
 from tests.client.publisher import Publisher, publisher
 from tests.parity.streams import options, random_trades, replayed
-from tests.servers.redis_server import RedisServer, free_port, redis_server
+from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server
+from tests.servers.sentinel import redis_sentinel
 from tests.wire.candles import BTC, ETH, candles
 
 CALL = "DERIBIT:OPTION:BTC-USD-50000-241225-CALL"
@@ -281,6 +282,40 @@ async def test_a_cluster() -> None:
                 await until(lambda: stream.stats.connected, "a connection")
                 await publish.publish(candles(0, key=CALL))
                 assert shown(await take(stream, 1)) == [1]
+
+
+def role(server: RedisServer) -> str:
+    with server.client() as client:
+        return str(client.info("replication")["role"])
+
+
+async def test_the_master_that_sentinels_name_and_the_one_after_it() -> None:
+    with (
+        redis_server() as old,
+        redis_server(settings={"replicaof": f"{HOST} {old.port}"}) as new,
+        redis_sentinel(old, name="candles") as sentinel,
+    ):
+        url = f"redis+sentinel://{HOST}:{sentinel.port}/candles/0"
+        async with publisher(old) as publish, reader(live(old, transport=url)) as reads:
+            await publish.publish(candles(0, 5))
+            await reads.has(5)
+            await until(lambda: new.command("XLEN", CHANNEL) == 5, "the replica has them")
+            await asyncio.to_thread(sentinel.wait_for_replica)
+            await asyncio.to_thread(old.kill)
+            await until(lambda: role(new) == "master", "a new master")
+            async with publisher(new) as after:
+                await after.publish(candles(5, 5))
+            await reads.has(10)
+            assert reads.numbers == list(range(1, 11)) and reads.gaps == []
+
+
+async def test_a_cluster_that_does_not_let_us_in_says_so() -> None:
+    settings = {"cluster-enabled": "yes"}
+    with redis_server(acl={"reader": "on >secret ~* &* +@all"}, settings=settings) as server:
+        url = server.url_as("reader", "wrong").replace("redis://", "redis+cluster://")
+        async with live(server, transport=url) as stream:
+            with pytest.raises(ConfigError, match="was refused"):
+                await take(stream, 1)
 
 
 async def test_a_channel_that_nobody_publishes_on_is_an_error_where_others_are(world: World) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from market_data_tick_handler.client import Candle, CandleGap, GapReason, LiveFeatureStream, Origin
+from market_data_tick_handler.client import Candle, CandleGap, ClientTiming, GapReason, LiveFeatureStream, Origin
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.errors import SourceUnavailable
 from market_data_tick_handler.storage.candle_files import CandleWriter
@@ -77,7 +77,7 @@ async def test_messages_lost_on_the_way_are_read_from_the_stream(world: World) -
 
 async def test_a_lost_message_that_no_other_follows_is_noticed_by_the_watermark(world: World) -> None:
     _, proxy, publish = world
-    patient = {"timing": HASTY.__class__(poll_s=60.0)}
+    patient = {"timing": ClientTiming(poll_s=60.0)}
     async with reader(live(proxy.port, **patient)) as reads:
         await connected(reads.stream)
         await publish.publish(candles(0))
@@ -128,7 +128,7 @@ async def test_broken_connections_are_made_again(world: World) -> None:
 
 async def test_a_way_that_swallows_every_answer_is_given_up_and_tried_again(world: World) -> None:
     _, proxy, publish = world
-    timing = HASTY.__class__(poll_s=0.05, timeout_s=0.2, backoff_base_s=0.005, backoff_cap_s=0.05)
+    timing = ClientTiming(poll_s=0.05, timeout_s=0.2, backoff_base_s=0.005, backoff_cap_s=0.05)
     async with reader(live(proxy.port, timing=timing)) as reads:
         await publish.publish(candles(0))
         await reads.has(1)
@@ -143,7 +143,7 @@ async def test_a_way_that_swallows_every_answer_is_given_up_and_tried_again(worl
 
 async def test_a_server_that_hangs_for_a_while(world: World) -> None:
     server, proxy, publish = world
-    timing = HASTY.__class__(poll_s=0.05, timeout_s=0.2, backoff_base_s=0.005, backoff_cap_s=0.05)
+    timing = ClientTiming(poll_s=0.05, timeout_s=0.2, backoff_base_s=0.005, backoff_cap_s=0.05)
     async with reader(live(proxy.port, timing=timing)) as reads:
         await publish.publish(candles(0))
         await reads.has(1)
@@ -236,7 +236,7 @@ async def test_numbers_that_began_anew_while_we_were_away_are_recognised_althoug
 
 async def test_numbers_that_began_anew_are_noticed_by_the_watermark(world: World) -> None:
     _, proxy, publish = world
-    patient = {"timing": HASTY.__class__(poll_s=60.0)}
+    patient = {"timing": ClientTiming(poll_s=60.0)}
     async with reader(live(proxy.port, **patient)) as reads:
         await publish.publish(candles(0, 5))
         await reads.has(5)

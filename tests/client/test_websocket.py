@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from market_data_tick_handler.client import CandleGap, GapReason, LiveFeatureStream
+from market_data_tick_handler.client import CandleGap, ClientTiming, GapReason, LiveFeatureStream
 from market_data_tick_handler.client.subscription import make_subscription
-from market_data_tick_handler.client.websocket_feed import websocket_parts
+from market_data_tick_handler.client.websocket_request import WebSocketRequest, websocket_parts
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import ConfigError, NotFound, NotInstalled, SchemaMismatch, SourceUnavailable
 from market_data_tick_handler.storage.candle_files import CandleWriter
@@ -60,7 +60,7 @@ async def test_after_a_break_it_goes_on_where_it_stood() -> None:
                 await reads.has(first + 10)
                 await served(server)
             assert reads.numbers == list(range(1, 26)) and reads.gaps == []
-        assert [request.get("since") for request in server.requests] == [None, f"{CHANNEL}@5", f"{CHANNEL}@15"]
+        assert [request.get("since") for request in server.requests] == [None, f"{CHANNEL}@4", f"{CHANNEL}@14"]
         assert {request["policy"] for request in server.requests} == {"drop_oldest"}
 
 
@@ -95,7 +95,7 @@ async def test_a_number_that_the_server_left_out_is_asked_for_again() -> None:
             server.publish(candles(2, 5))
             await reads.has(7)
             assert reads.numbers == list(range(1, 8)) and reads.gaps == []
-        assert [request.get("since") for request in server.requests] == [None, f"{CHANNEL}@2"]
+        assert [request.get("since") for request in server.requests] == [None, f"{CHANNEL}@1"]
 
 
 async def test_a_number_that_the_server_leaves_out_again_is_a_gap() -> None:
@@ -154,13 +154,48 @@ async def test_a_server_whose_numbers_begin_anew() -> None:
             assert closes(reads.items) == [index + 100.5 for index in range(8)]
 
 
+async def test_numbers_that_began_anew_while_we_were_away_are_recognised_although_they_are_higher() -> None:
+    async with candle_server() as server:
+        server.publish(candles(0, 5))
+        async with reader(live(server)) as reads:
+            await reads.has(5)
+            await served(server)
+            server.status = 503
+            server.cut()
+            server.forget()
+            server.publish(candles(5, 20), range(1, 21))
+            server.status = None
+            await reads.has(20)
+            assert closes(reads.items) == [index + 100.5 for index in range(25)]
+            assert shown(reads.items)[5:7] == [("renumbered", 6, None), 1]
+            assert reads.stream.stats.renumbered == 1
+
+
+async def test_a_server_may_say_itself_that_numbers_began_anew() -> None:
+    async with candle_server() as server:
+        server.publish(candles(0, 5))
+        async with reader(live(server)) as reads:
+            await reads.has(5)
+            await served(server)
+            server.tell("gap", CHANNEL, 6, 0, reason="renumbered")
+            server.publish(candles(5, 2), [1, 2])
+            await until(lambda: len(reads.items) == 8, "the new numbers")
+            assert shown(reads.items)[5:] == [("renumbered", 6, None), 1, 2]
+            assert len(server.requests) == 1
+
+
 async def test_candles_in_progress_come_if_asked_for() -> None:
     async with candle_server() as server, live(server, include_open=True) as stream:
         await served(server)
         server.publish(candles(0, close=1.0), [1], is_final=False)
         server.publish(candles(0))
-        found = await take(stream, 2) if stream.stats.buffered == 2 else await take(stream, 1)
-        assert found[-1]["is_final"] or (await take(stream, 1))[0]["is_final"]
+        items = await take(stream, 1)
+        if not items[0]["is_final"]:
+            items += await take(stream, 1)
+        assert items[-1]["is_final"] and items[-1]["close"] == 100.5
+        server.publish(candles(1, close=2.0), [1], is_final=False)
+        (current,) = await take(stream, 1)
+        assert (current["is_final"], current["close"]) == (False, 2.0)
         assert server.requests[0]["open"] == "1"
 
 
@@ -175,7 +210,7 @@ async def test_options_of_an_underlying_are_asked_for_by_a_pattern() -> None:
             server.publish(candles(2, key=CALL))
             assert shown(await take(stream, 1)) == [3]
         assert server.requests[0]["channels"] == "candles:DERIBIT:OPTION:BTC-*:1m"
-        assert server.requests[1]["since"] == f"candles:{CALL}:1m@2"
+        assert server.requests[1]["since"] == f"candles:{CALL}:1m@1"
 
 
 async def test_several_series_one_of_which_begins_later() -> None:
@@ -198,7 +233,26 @@ def test_many_channels_are_spread_over_connections_whose_addresses_are_short_eno
     parts = list(websocket_parts(made))
     assert [name for part in parts for name in part] == list(made.names)
     assert len(parts) > 1
-    assert all(sum(2 * len(name) + 22 for name in part) < 8_000 for part in parts)
+    for part in parts:
+        request = WebSocketRequest(
+            "wss://candles.example.com:8080/some/path",
+            part,
+            token="secret",
+            history=10_000,
+            policy="drop_oldest",
+            include_open=True,
+        )
+        address = request.url(dict.fromkeys(part, 10**9))
+        assert len(address) < 8_000 and address.count("@") == len(part) and "secret" not in address
+
+
+def test_where_there_are_too_many_numbers_to_tell_the_others_are_asked_for_everything() -> None:
+    pattern = "candles:DERIBIT:OPTION:BTC-*:1m"
+    request = WebSocketRequest("ws://h", [pattern], token="", history=3, policy="block", include_open=False)
+    assert "history=3" in request.url({CHANNEL: 7}) and f"since={CHANNEL}@6" in request.url({CHANNEL: 7})
+    many = {f"candles:DERIBIT:OPTION:BTC-USD-{strike}-241225-CALL:1m": 5 for strike in range(10_000, 11_000)}
+    address = request.url(many)
+    assert len(address) < 8_000 and "history=1000" in address and 10 < address.count("@4") < 1_000
 
 
 async def test_channels_of_several_connections_come_in_one_stream() -> None:
@@ -294,7 +348,7 @@ async def test_a_way_that_stalls_is_noticed() -> None:
     async with candle_server() as server:
         port = int(server.url.rpartition(":")[2])
         async with tcp_proxy("127.0.0.1", port) as proxy:
-            timing = HASTY.__class__(poll_s=0.05, timeout_s=0.2, backoff_base_s=0.005, backoff_cap_s=0.05)
+            timing = ClientTiming(poll_s=0.05, timeout_s=0.2, backoff_base_s=0.005, backoff_cap_s=0.05)
             stream = live(server, transport=f"ws://127.0.0.1:{proxy.port}", timing=timing)
             async with reader(stream) as reads:
                 await served(server)

@@ -1,8 +1,8 @@
 """A small server of the WebSocket protocol, with every fault a test asks for.
 
-GET /ws?channels=NAME[,..]&history=N&policy=..&open=0|1, or since=NAME@NUMBER[,..] instead of history: first the
-snapshot, then the tail, one message of docs/reference/wire.md per frame; and {"type":"dropped"|"gap","channel","from",
-"to"}.
+GET /ws?channels=NAME[,..]&history=N&policy=..&open=0|1, and since=NAME@NUMBER[,..] for those whose number one
+has: first the snapshot, then the tail, one message of docs/reference/wire.md per frame; and {"type":"dropped"|"gap",
+"channel","from","to"}.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class CandleServer:
             if any(fnmatchcase(name, pattern) for pattern in subscriber.wanted):
                 subscriber.frames.put_nowait(frame)
 
-    def tell(self, kind: str, name: str, start: int, to: int) -> None:
+    def tell(self, kind: str, name: str, start: int, to: int, **more: str) -> None:
         """`dropped` or `gap`."""
-        self.send(name, orjson.dumps({"type": kind, "channel": name, "from": start, "to": to}).decode())
+        self.send(name, orjson.dumps({"type": kind, "channel": name, "from": start, "to": to, **more}).decode())
 
     def cut(self) -> None:
         """Break every connection."""
@@ -106,15 +106,15 @@ class CandleServer:
         query = {name: values[0] for name, values in parse_qs(urlsplit(connection.request.path).query).items()}
         self.requests.append(query)
         patterns = query["channels"].split(",")
-        since = dict(position.rsplit("@", 1) for position in query["since"].split(",")) if "since" in query else None
+        since = dict(position.rsplit("@", 1) for position in query["since"].split(",")) if "since" in query else {}
         frames: asyncio.Queue[str | bytes] = asyncio.Queue()
         for name, kept in self._kept.items():
             if not any(fnmatchcase(name, pattern) for pattern in patterns):
                 continue
-            if since is None:
+            if name not in since:
                 sent = list(kept)[-int(query["history"]) :] if int(query["history"]) else []
             else:
-                last = int(since.get(name, 0))
+                last = int(since[name])
                 sent = [entry for entry in kept if entry[0] > last]
                 first = kept[0][0]
                 if first > last + 1:
