@@ -6,8 +6,10 @@ Each runs alone in a process held to one processor, on the event loop that the s
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
@@ -31,8 +33,6 @@ from streaming_service.sources.exchanges.protocol import Endpoints
 from streaming_service.sources.exchanges.venues import VENUES
 
 _LOOK_S: Final = 0.002
-# Before the processor time of a paced stream is taken.
-_SETTLE_S: Final = 1.0
 _SUBSCRIBE: Final = b'{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}'
 _NO_REST: Final = "http://127.0.0.1:9"
 
@@ -137,9 +137,31 @@ async def service(url: str, *, journals: bool, facts: dict[str, Any]) -> AsyncIt
             recovery.release()
 
 
-def measure(receiver: str, url: str, frames: int, seconds: float | None) -> dict[str, Any]:
-    """Processor seconds of a receiver, all its threads. With `seconds` those of that long a part of a paced stream;
-    else those until `frames` came, and when that was (`time.perf_counter`)."""
+def count(receiver: str, url: str, frames: int) -> dict[str, Any]:
+    """When so many frames were received (`time.perf_counter`), and the processor seconds that they took."""
+
+    async def until(received: Count) -> dict[str, float]:
+        begin_cpu_s = time.process_time()
+        # Nobody who counts as fast as they can could also tell somebody of it.
+        while received() < frames:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        return {"end_s": time.perf_counter(), "cpu_s": time.process_time() - begin_cpu_s}
+
+    return _receive(receiver, f"{url}/{frames}", until)
+
+
+def wait(receiver: str, url: str) -> dict[str, Any]:
+    """Receive until standard input ends; somebody else takes the time."""
+
+    async def until(received: Count) -> dict[str, float]:
+        await asyncio.to_thread(sys.stdin.read)
+        return {"frames": received()}
+
+    return _receive(receiver, f"{url}/{os.getpid()}", until)
+
+
+def _receive(receiver: str, url: str, until: Callable[[Count], Awaitable[dict[str, float]]]) -> dict[str, Any]:
+    """What `until` found, and what the service says of itself."""
     import uvloop
 
     facts: dict[str, Any] = {}
@@ -152,11 +174,9 @@ def measure(receiver: str, url: str, frames: int, seconds: float | None) -> dict
     if receiver in ("candles", "journals"):
         warmup.compile_kernels()
 
-    async def receive() -> dict[str, Any]:
-        async with receivers[receiver](url) as count:
-            if seconds is None:
-                return await _until(count, frames)
-            return await _during(count, seconds)
+    async def receive() -> dict[str, float]:
+        async with receivers[receiver](url) as received:
+            return await until(received)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         found = runner.run(receive())
@@ -164,24 +184,3 @@ def measure(receiver: str, url: str, frames: int, seconds: float | None) -> dict
     if trades.get("accepted") != trades.get("received") or trades.get("clamped"):
         raise AssertionError(f"expected every trade to be accepted as it came, got {trades}")
     return {**facts, **found}
-
-
-async def _until(count: Count, frames: int) -> dict[str, Any]:
-    begin_cpu_s = time.process_time()
-    await _reach(count, frames)
-    return {"end_s": time.perf_counter(), "cpu_s": time.process_time() - begin_cpu_s, "frames": count()}
-
-
-async def _during(count: Count, seconds: float) -> dict[str, Any]:
-    await _reach(count, 1)
-    await asyncio.sleep(_SETTLE_S)
-    before, begin_s, begin_cpu_s = count(), time.perf_counter(), time.process_time()
-    await asyncio.sleep(seconds)
-    cpu_s, elapsed_s = time.process_time() - begin_cpu_s, time.perf_counter() - begin_s
-    return {"cpu_s": cpu_s / elapsed_s, "rate": (count() - before) / elapsed_s}
-
-
-async def _reach(count: Count, frames: int) -> None:
-    # Nobody who counts as fast as they can could also tell somebody of it.
-    while count() < frames:  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_S)

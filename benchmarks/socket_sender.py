@@ -1,9 +1,7 @@
 """A trade stream on loopback, written beforehand: a process of its own that costs the receiver's processor nothing.
 
-The path of a connection says what it gets: `/flood-{frames}/...` as fast as it reads, `/paced-{per second}-{at once}-
-{frames}/...` that many a second, each frame or bunch written by itself at a random time. Sending begins with the first
-message of the client. Ids count up from `FIRST_ID`, and times are those of sending: a trade of long ago would be late.
-For each connection a line of JSON tells when its first frame is written (`time.perf_counter`).
+Sending begins with the first message of a client. Ids count up from `FIRST_ID`, and times are those of sending: a trade of
+long ago would be late.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +26,7 @@ from market_data_tick_handler.core.ticks import Array
 
 POOL_FRAMES: Final = 100_000
 _CHUNK_FRAMES: Final = 1_024
+_WARM_SLICES: Final = 2
 _LONG_FRAME: Final = struct.Struct("!BBH")
 _ACKNOWLEDGED: Final = b'\x81\x18{"result":null,"id":"1"}'
 _KEY_SUFFIX: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -71,12 +71,12 @@ class Pool:
         data = np.frombuffer(bytearray(b"".join(written)), np.uint8)
         return cls(data, starts, behind(b'"t":'), behind(b'"T":'), behind(b'"E":'))
 
-    def chunks(self, frames: int, size: int) -> Iterator[tuple[int, int]]:
-        """`frames` frames as (first, stop) of the pool, again from its start when it ends."""
-        sent = 0
-        while sent < frames:
+    def chunks(self, sent: int, frames: int, size: int) -> Iterator[tuple[int, int]]:
+        """The next `frames` frames after `sent` as (first, stop) of the pool, again from its start when it ends."""
+        end = sent + frames
+        while sent < end:
             first = sent % (len(self.starts) - 1)
-            stop = min(first + size, len(self.starts) - 1, first + frames - sent)
+            stop = min(first + size, len(self.starts) - 1, first + end - sent)
             yield first, stop
             sent += stop - first
 
@@ -100,57 +100,101 @@ class Pool:
             numbers = rest
 
 
-def serve() -> None:
-    """Print the port; then serve one connection after the other until killed."""
+@dataclass(slots=True)
+class Client:
+    """One connection: the first part of its path, and how many frames it got."""
+
+    socket: socket.socket
+    name: str
+    sent: int = 0
+
+
+def flood() -> None:
+    """Print the port; then send to one connection after the other, as fast as it reads, as many frames as its path
+    says: `/{frames}`. For each a line of JSON tells when its first frame is written (`time.perf_counter`)."""
+    with _listening() as (listener, pool):
+        while True:
+            try:
+                _flood(_welcome(listener), pool)
+            except ConnectionError:
+                # The receiver has all that it wanted.
+                continue
+
+
+def alternate(clients: int, slices: int, seconds: float, per_second: int, at_once: int) -> dict[str, list[list[float]]]:
+    """Print the port; wait for so many connections, `/{process id}` their paths; then send to one after the other
+    for `seconds` each, `slices` times, at a steady rate, and return what each slice cost each process: processor
+    seconds, and frames. What else the machine does meets all of them alike that way.
+
+    at_once: frames of one write; writes come at random times.
+    """
+    rng = np.random.default_rng(5)
+    with _listening() as (listener, pool):
+        served = [_welcome(listener) for _ in range(clients)]
+        found: dict[str, list[list[float]]] = {client.name: [] for client in served}
+        for number in range(-_WARM_SLICES, slices):
+            for client in served:
+                clock, before = _process_clock(int(client.name)), client.sent
+                begin_s = time.clock_gettime(clock)
+                waits_s = rng.exponential(at_once / per_second, int(2 * seconds * per_second / at_once))
+                _pace(client, pool, at_once, waits_s, seconds)
+                if number >= 0:
+                    found[client.name].append([time.clock_gettime(clock) - begin_s, float(client.sent - before)])
+    return found
+
+
+def _process_clock(process: int) -> int:
+    """The clock of another process's processor time, all its threads (`MAKE_PROCESS_CPUCLOCK` of Linux)."""
+    return (~process << 3) | 2
+
+
+@contextmanager
+def _listening() -> Iterator[tuple[socket.socket, Pool]]:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     pool = Pool.of_trades(POOL_FRAMES)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
-        while True:
-            connection, _ = listener.accept()
-            with connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                try:
-                    _attend(connection, pool)
-                except ConnectionError:
-                    # The receiver has all that it wanted.
-                    continue
+        yield listener, pool
 
 
-def _attend(connection: socket.socket, pool: Pool) -> None:
+def _welcome(listener: socket.socket) -> Client:
+    connection, _ = listener.accept()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     path = _shake_hands(connection)
     connection.recv(65_536)
     connection.sendall(_ACKNOWLEDGED)
-    kind, *numbers = path.split("/")[1].split("-")
-    print(json.dumps({"begin_s": time.perf_counter()}), flush=True)
-    if kind == "flood":
-        _flood(connection, pool, int(numbers[0]))
-    else:
-        _pace(connection, pool, *map(int, numbers))
-    while connection.recv(65_536):
-        pass
+    return Client(connection, path.split("/")[1])
 
 
-def _flood(connection: socket.socket, pool: Pool, frames: int) -> None:
-    sent, before_us = 0, time.time_ns() // 1_000
-    for first, stop in pool.chunks(frames, _CHUNK_FRAMES):
-        now_us = time.time_ns() // 1_000
-        connection.sendall(pool.stamp(first, stop, FIRST_ID + sent, before_us, now_us))
-        sent, before_us = sent + stop - first, now_us
+def _flood(client: Client, pool: Pool) -> None:
+    with client.socket as connection:
+        print(json.dumps({"begin_s": time.perf_counter()}), flush=True)
+        before_us = _now_us()
+        for first, stop in pool.chunks(0, int(client.name), _CHUNK_FRAMES):
+            now_us = _now_us()
+            connection.sendall(pool.stamp(first, stop, FIRST_ID + client.sent, before_us, now_us))
+            client.sent, before_us = client.sent + stop - first, now_us
+        while connection.recv(65_536):
+            pass
 
 
-def _pace(connection: socket.socket, pool: Pool, per_second: int, at_once: int, frames: int) -> None:
-    """Poisson arrivals of bunches: each is one write, even where several are due."""
-    rng = np.random.default_rng(5)
-    due_s = np.cumsum(rng.exponential(at_once / per_second, -(-frames // at_once) + 1)) + time.perf_counter()
-    sent = 0
-    for (first, stop), at_s in zip(pool.chunks(frames, at_once), due_s.tolist(), strict=False):
+def _pace(client: Client, pool: Pool, at_once: int, waits_s: Array, seconds: float) -> None:
+    """Bunches, each one write even where several are due."""
+    begin_s = time.perf_counter()
+    due_s = (np.cumsum(waits_s) + begin_s).tolist()
+    for (first, stop), at_s in zip(pool.chunks(client.sent, len(due_s) * at_once, at_once), due_s, strict=False):
+        if at_s - begin_s > seconds:
+            break
         wait_s = at_s - time.perf_counter()
         if wait_s > 0:
             time.sleep(wait_s)
-        now_us = time.time_ns() // 1_000
-        connection.sendall(pool.stamp(first, stop, FIRST_ID + sent, now_us - at_once, now_us))
-        sent += stop - first
+        now_us = _now_us()
+        client.socket.sendall(pool.stamp(first, stop, FIRST_ID + client.sent, now_us - at_once, now_us))
+        client.sent += stop - first
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
 
 
 def _shake_hands(connection: socket.socket) -> str:

@@ -27,10 +27,10 @@ class Channel:
     """One channel of final candles.
 
     backlog: what goes to the subscriber before everything in `order`. doubtful: something says that the numbers began
-    anew. stuck_s: since when a missing candle is waited for, on the clock of the transport.
+    anew. stuck: a missing number that is waited for, and since when on the clock of the transport.
     """
 
-    __slots__ = ("backlog", "delivered", "doubtful", "key", "name", "newest_body", "order", "stuck_s", "timeframe")
+    __slots__ = ("backlog", "delivered", "doubtful", "key", "name", "newest_body", "order", "stuck", "timeframe")
 
     def __init__(self, name: str) -> None:
         place = parse_candle_channel(name)
@@ -40,7 +40,7 @@ class Channel:
         self.delivered = Delivered()
         self.backlog: deque[Arrived] = deque()
         self.doubtful = False
-        self.stuck_s: float | None = None
+        self.stuck: tuple[int, float] | None = None
         self.newest_body: bytes | None = None
 
     @property

@@ -17,6 +17,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     NoPermissionError,
+    RedisClusterException,
     RedisError,
     ResponseError,
 )
@@ -26,8 +27,8 @@ from market_data_tick_handler.errors import ConfigError, MarketDataError, Source
 from market_data_tick_handler.wire.redis_urls import RedisAddress, RedisMode
 
 Command = tuple[bytes, ...]
-# What a connection may end with.
-FAILURES: Final = (RedisError, OSError, TimeoutError)
+# What a connection may end with; redis-py counts errors of clusters among none of its own.
+FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 _NO_RETRY: Final = Retry(NoBackoff(), 0)
 # Answers that may be different later, by the first word.
 _TEMPORARY: Final = frozenset(

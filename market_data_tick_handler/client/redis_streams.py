@@ -60,7 +60,7 @@ class StreamReader:
             for channel, answer in zip(group, answers, strict=True):
                 found = _entries(answer)
                 channel.order.fill(self._intake.entries(channel.name, found))
-                await self._hand_on(channel, at_end=len(found) < count)
+                await self._hand_on(channel)
                 if len(found) == count or channel.waits:
                     pending.append(channel)
 
@@ -95,7 +95,7 @@ class StreamReader:
                     found, oldest = found + 1, message.timestamp
             if found == self._history or len(page) < count:
                 break
-            (answer,) = await asking.call([_read_back(channel.name, b"(%d-0" % page[-1][0], count)])
+            (answer,) = await asking.call([_read_back(channel.name, b"%d-0" % (page[-1][0] - 1), count)])
             page = _entries(answer)
         if found < self._history:
             await self._intake.load_history(channel, oldest, self._history - found)
@@ -104,18 +104,20 @@ class StreamReader:
             channel.order.fill(self._intake.entries(channel.name, [e for e in reversed(newest) if e[0] >= first]))
         await self._intake.hand_on(channel, patient=True)
 
-    async def _hand_on(self, channel: Channel, *, at_end: bool) -> None:
+    async def _hand_on(self, channel: Channel) -> None:
         order = channel.order
         self._intake.pump(channel)
         await self._intake.settle(channel)
-        if not at_end or (order.missing is None and (order.last is not None or not order.known)):
-            channel.stuck_s = None
+        if order.missing is None and (order.last is not None or not order.known):
+            channel.stuck = None
             return
-        # Announced, but not in the stream: Redis lost it, and whoever wrote it may write it again.
+        # Announced, but not in the stream: Redis lost it, and whoever wrote it may write it again. Or it was announced
+        # after the answer was given; then the next answer has it, whatever is announced by then.
         now_s = self._clock.monotonic_s()
-        channel.stuck_s = now_s if channel.stuck_s is None else channel.stuck_s
-        if now_s - channel.stuck_s >= self._timing.give_up_s:
-            channel.stuck_s = None
+        if channel.stuck is None or channel.stuck[0] != order.wanted:
+            channel.stuck = order.wanted, now_s
+        elif now_s - channel.stuck[1] >= self._timing.give_up_s:
+            channel.stuck = None
             order.give_up()
             self._intake.pump(channel)
             await self._intake.settle(channel)
@@ -135,7 +137,7 @@ class StreamReader:
                 news = message
             if known or len(page) < _PAGE:
                 break
-            end = b"(%d-0" % page[-1][0]
+            end = b"%d-0" % (page[-1][0] - 1)
         if news is not None:
             await self._intake.renumber(channel, news)
             self.behind.add(channel)

@@ -19,7 +19,7 @@ from market_data_tick_handler.wire import (
     encode_mark,
 )
 from tests.servers.redis_server import RedisServer
-from tests.wire.candles import BTC, candles
+from tests.wire.candles import BTC
 
 
 class Publisher:
@@ -82,4 +82,7 @@ async def publisher(server: RedisServer, *, encoding: Encoding = Encoding.JSON) 
         yield Publisher(client, encoding)
 
 
-__all__ = ["Publisher", "candles", "publisher"]
+def calls(server: RedisServer, command: str) -> int:
+    """How often the server was asked this."""
+    with server.client() as client:
+        return int(client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))

@@ -171,6 +171,14 @@ def test_the_first_thing_read_is_where_a_channel_begins() -> None:
     assert [order.pop(), order.pop()] == ["8", "9"]
 
 
+def test_what_arrived_before_the_first_thing_read_is_not_forgotten() -> None:
+    order: ChannelOrder[str] = ChannelOrder()
+    order.offer(7, "7")
+    # Redis has lost it since.
+    order.fill([(9, "9")])
+    assert order.pop() == "7" and order.lost == (8, 8)
+
+
 def test_what_arrived_first_is_where_a_channel_begins_if_nothing_can_be_read() -> None:
     order: ChannelOrder[str] = ChannelOrder()
     order.offer(9, "9")

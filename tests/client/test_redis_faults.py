@@ -16,7 +16,7 @@ from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.errors import SourceUnavailable
 from market_data_tick_handler.storage.candle_files import CandleWriter
 from tests.client.made import CHANNEL, HASTY, closes, encoded, reader, shown, take, until
-from tests.client.publisher import Publisher, publisher
+from tests.client.publisher import Publisher, calls, publisher
 from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server
 from tests.servers.tcp_proxy import TcpProxy, tcp_proxy
 from tests.streaming_service.sinks.redis_reading import redis_sink
@@ -335,6 +335,28 @@ async def test_who_stalls_with_block_gets_everything_that_the_stream_has(world: 
         assert stream.stats.dropped == 0
 
 
+async def test_who_is_slow_for_long_is_not_told_of_gaps_that_are_none(world: World) -> None:
+    _, proxy, publish = world
+    timing = ClientTiming(poll_s=0.01, give_up_s=0.0)
+    async with live(proxy.port, buffer=10, timing=timing) as stream:
+        await connected(stream)
+        found: list[Any] = []
+        for index in range(400):
+            await publish.publish(candles(index))
+            if index % 4 == 0:
+                found += shown(await take(stream, 1))
+        found += shown(await take(stream, 300))
+        assert found == list(range(1, 401))
+
+
+async def test_a_connection_on_which_nothing_happens_is_left_alone(world: World) -> None:
+    server, proxy, _ = world
+    timing = ClientTiming(poll_s=0.02, timeout_s=0.1)
+    async with live(proxy.port, timing=timing) as stream:
+        await until(lambda: calls(server, "ping") >= 30, "many looks")
+        assert stream.stats.connected and stream.stats.reconnects == 0 and stream.stats.last_error == ""
+
+
 async def test_each_subscriber_has_the_policy_it_asked_for(world: World) -> None:
     _, proxy, publish = world
     async with AsyncExitStack() as stack:
@@ -350,7 +372,7 @@ async def test_each_subscriber_has_the_policy_it_asked_for(world: World) -> None
             await publish.publish(candles(index))
         await quick.has(50)
         for stream in slow.values():
-            await until(lambda stream=stream: stream.stats.received >= 50, "all messages")  # type: ignore[misc]
+            await until(lambda stream=stream: stream.stats.received >= 50, "all messages")
         assert quick.numbers == list(range(1, 51)) and quick.gaps == []
         assert shown(await take(slow["block"], 50)) == list(range(1, 51))
         assert shown(await take(slow["drop_oldest"], 11)) == [("dropped", 1, 40), *range(41, 51)]
@@ -365,8 +387,11 @@ async def test_drop_oldest_does_not_drop_the_history_that_a_new_subscriber_asked
         assert shown(await take(stream, 100)) == list(range(1, 101))
 
 
-async def test_a_server_that_is_not_there_is_tried_for_as_long_as_one_is_told() -> None:
-    async with live(free_port(), retry_for_s=0.2) as stream:
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster", "redis+sentinel"])
+async def test_a_server_that_is_not_there_is_tried_for_as_long_as_one_is_told(scheme: str) -> None:
+    port = free_port()
+    address = f"{scheme}://{HOST}:{port}/{'candles' if 'sentinel' in scheme else '0'}"
+    async with live(port, transport=address, retry_for_s=0.2) as stream:
         with pytest.raises(SourceUnavailable, match=r"no connection for 0\.2 s, which is all that retry_for_s allows"):
             await take(stream, 1)
     assert stream.stats.last_error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +61,7 @@ def hole(last: int, following: int, *, size: int | None = None, revised: dict[in
     return Hole(CHANNEL, last + 2, last + 1 + count, delivered, [message(following, number=last + 2 + count)])
 
 
-def shown(items: list[Message | CandleGap]) -> list[object]:
+def shown(items: Sequence[Message | CandleGap]) -> list[Any]:
     """(number, place, revision) of a candle, (from, to, missing) of a gap."""
     return [
         (item.number, (item.timestamp - ticks.START_US) // MINUTE_US, item.revision)
@@ -154,7 +156,7 @@ def test_history_crosses_midnight(tmp_path: Path) -> None:
     first = (ticks.START_US // 86_400_000_000 + 1) * 86_400_000_000
     place = (first - ticks.START_US) // MINUTE_US
     store = stored(tmp_path, [place - 2, place - 1, place, place + 1])
-    assert [row[1] for row in shown(store.before(CHANNEL, message(place + 2).timestamp, 4))] == [  # type: ignore[index]
+    assert [row[1] for row in shown(store.before(CHANNEL, message(place + 2).timestamp, 4))] == [
         place - 2,
         place - 1,
         place,

@@ -85,6 +85,21 @@ async def test_what_the_server_no_longer_has_comes_from_the_store_and_then_is_a_
             assert reads.items.index(gap) == 12
 
 
+async def test_a_gap_with_nothing_behind_it_is_told_when_something_else_comes(tmp_path: Path) -> None:
+    writer = CandleWriter(tmp_path)
+    writer.write(candles(0, 3, quality="COMPLETE"))
+    writer.close()
+    async with candle_server() as server, live(server, ["BTC-USDT", "ETH-USDT"], store=tmp_path) as stream:
+        await served(server)
+        server.publish(candles(0, 2))
+        server.tell("gap", CHANNEL, 3, 5)
+        server.publish(candles(0, key=ETH))
+        items = await take(stream, 5)
+        assert closes(items) == [100.5, 101.5, 102.5, 100.5]
+        gap = items[3]
+        assert isinstance(gap, CandleGap) and (gap.missing, gap.to_sequence) == (2, 5)
+
+
 async def test_a_number_that_the_server_left_out_is_asked_for_again() -> None:
     async with candle_server() as server:
         async with reader(live(server)) as reads:
