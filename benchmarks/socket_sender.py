@@ -1,7 +1,7 @@
 """A trade stream on loopback, written beforehand: a process of its own that costs the receiver's processor nothing.
 
-Sending begins with the first message of a client. Ids count up from `FIRST_ID`, and times are those of sending: a trade of
-long ago would be late.
+Sending begins with the first message of a client. Ids count up from `FIRST_ID`, and times are those of sending: a trade
+of long ago would be late.
 """
 
 from __future__ import annotations
