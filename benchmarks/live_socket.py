@@ -158,5 +158,5 @@ def _result(process: subprocess.Popen[str]) -> Any:
     assert process.stdout is not None
     lines = process.stdout.read().splitlines()
     if process.wait() or not lines:
-        raise LookupError(f"{process.args} ended with {process.returncode}")
+        raise LookupError(f"a measurement ended with {process.returncode}")
     return json.loads(lines[-1])

@@ -6,6 +6,7 @@ Each runs alone in a process held to one processor, on the event loop that the s
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -164,6 +165,8 @@ def _receive(receiver: str, url: str, until: Callable[[Count], Awaitable[dict[st
     """What `until` found, and what the service says of itself."""
     import uvloop
 
+    # That the sender goes away is no news here.
+    logging.disable(logging.WARNING)
     facts: dict[str, Any] = {}
     receivers: dict[str, Callable[[str], AbstractAsyncContextManager[Count]]] = {
         "websockets": websockets_client,

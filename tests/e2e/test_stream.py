@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from market_data_tick_handler.config import installed
 from market_data_tick_handler.main import main
 
 DEADLINE_S = 120
@@ -132,10 +133,13 @@ def test_streamed_files_give_the_candles_of_a_replay(tmp_path: Path) -> None:
     assert main(["parity", str(tmp_path / "store"), str(tmp_path / "replayed"), "--timeframes", "15s", "1m", "5m"]) == 0
 
 
-def test_a_part_that_this_version_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_that_is_not_installed_is_named_with_its_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
     settings = write_settings(tmp_path, persist={"target": "bigquery"})
     assert main(["persist", "--config", str(settings)]) == 2
-    assert "bigquery" in capsys.readouterr().err
+    assert "market-data-tick-handler[gcp]" in capsys.readouterr().err
 
 
 def test_a_symbol_that_could_be_several_instruments_is_a_usage_error(
