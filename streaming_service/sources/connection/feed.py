@@ -162,6 +162,8 @@ class ExchangeSource:
     def status(self) -> SourceStatus:
         """What health and metrics want to know, now."""
         turns = self._turns
+        for socket in turns.sockets.values():
+            socket.inbox.tell()
         return SourceStatus(
             exchange=self.venue.exchange,
             connections=tuple(connection_status(link) for link in self._links),

@@ -63,7 +63,8 @@ class VenueSocket:
         self._keep_alive = keep_alive
         self._clock = clock
         self._arrived = 0
-        self._heard_s = 0.0
+        self._reads = 0
+        self._looked_us = int(self.opened_s * SECOND_US)
         self.liveness = ConnectionLiveness(
             options.silence,
             ping_every_us=int(keep_alive.interval_s * SECOND_US),
@@ -136,15 +137,17 @@ class VenueSocket:
     def look(self, pong_within_s: float) -> None:
         """Ping when it is time to, and give up when nothing answers."""
         inbox = self.inbox
-        if inbox.heard_s > self._heard_s:
-            heard_us = int(inbox.heard_s * SECOND_US)
-            arrived = inbox.arrived
+        now_us = int(self._clock.monotonic_s() * SECOND_US)
+        if inbox.reads > self._reads:
+            # Told by a clock that may be set: it cannot have been longer ago than the last look.
+            ago_us = min(max(self._clock.now_us() - inbox.heard_us, 0), now_us - self._looked_us)
+            heard_us, arrived = now_us - ago_us, inbox.arrived
             if arrived > self._arrived:
                 self.liveness.saw_frames(heard_us, heard_us)
             else:
                 self.liveness.saw_pong(heard_us)
-            self._heard_s, self._arrived = inbox.heard_s, arrived
-        now_us = int(self._clock.monotonic_s() * SECOND_US)
+            self._reads, self._arrived = inbox.reads, arrived
+        self._looked_us = now_us
         action = self.liveness.look(now_us)
         if action is Action.PING:
             self._ping()
