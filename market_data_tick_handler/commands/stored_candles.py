@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -23,15 +24,16 @@ class CandleFile:
     day: date
 
 
-def candle_files(root: Path) -> set[CandleFile]:
-    """Every candle file below a store root.
+def candle_files(root: Path, *, tables: Sequence[str] = ()) -> set[CandleFile]:
+    """Every candle file of these tables below a store root, `processed_candles` where none is named.
 
     Raises:
         NotFound: the root has no candles.
     """
     from market_data_tick_handler.storage.paths import CANDLES, parse_path
 
-    found = {parse_path(path.relative_to(root).as_posix()) for path in (root / CANDLES).glob("by_date/*/*/*.parquet")}
+    paths = [path for table in tables or (CANDLES,) for path in (root / table).glob("by_date/*/*/*.parquet")]
+    found = {parse_path(path.relative_to(root).as_posix()) for path in paths}
     if not found:
         raise NotFound(
             f"{root}: expected candles under {CANDLES}/, found none; give the directory that holds {CANDLES}"
