@@ -13,6 +13,9 @@ MarketDataError
     SinkError                an output fails
         SinkBusy             not now
         SinkRejected         these rows never
+    QueryError               a query cannot be carried out
+        QueryTooLarge        it would read more than it may
+        AccessDenied         the credentials do not allow it
     NotFound                 the thing asked for does not exist
     NotInstalled             the installed version or the installed extras lack the part a setting asks for
 
@@ -103,9 +106,29 @@ class SinkRejected(SinkError):
         super().__init__(message)
 
 
+class QueryError(MarketDataError):
+    """A query, or what it asks for, is wrong."""
+
+
+class QueryTooLarge(QueryError):
+    """The query would read `bytes_processed` bytes (0: it was not said how many), more than the `max_bytes` it may."""
+
+    def __init__(self, message: str, *, bytes_processed: int = 0, max_bytes: int = 0) -> None:
+        self.bytes_processed, self.max_bytes = bytes_processed, max_bytes
+        super().__init__(message)
+
+
+class AccessDenied(QueryError):
+    """The credentials do not allow it."""
+
+
 class NotFound(MarketDataError):
     """The thing asked for does not exist."""
 
 
 class NotInstalled(MarketDataError):
     """A setting asks for a part that the installed version or the installed extras do not have."""
+
+
+class UnprunedQuery(UserWarning):
+    """A query reads every partition of a table, as far as can be told before it runs. A warning, not an error."""
