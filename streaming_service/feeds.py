@@ -40,28 +40,45 @@ def make_inputs(
     """Feeds and clock for `settings`.
 
     Raises:
-        ConfigError: sources are combined whose clocks differ, or an exchange has no adapter.
+        ConfigError: see `check_sources`; or an exchange has no adapter.
     """
-    sections = settings.data_types.enabled().values()
-    # Derived liquidations come from the trades.
-    chosen = {section.source for section in sections} - {SourceName.TRADE_TRANSFORMATION}
-    if not chosen:
-        raise ConfigError("no data type is enabled", key="data_types", hint="enable at least trades")
+    chosen = check_sources(settings)
     base = SystemClock() if wall is None else wall
-    if chosen <= _OF_THE_WALL_CLOCK:
+    if is_live(settings):
         from streaming_service.live_sources import live_sources
 
         live = live_sources(settings, instruments, base)
         return Inputs(tuple(live.feeds), base, live=live)
-    if len(chosen) > 1:
+    (name,) = chosen
+    return _RECORDED[name](settings, instruments, base)
+
+
+def check_sources(settings: Settings) -> frozenset[SourceName]:
+    """The sources of the enabled data types: one of those that bring their own clock, or any of the wall clock's.
+
+    Raises:
+        ConfigError: there is none, they do not go together, or one lacks what it reads.
+    """
+    sections = settings.data_types.enabled().values()
+    # Derived liquidations come from the trades.
+    chosen = frozenset(section.source for section in sections) - {SourceName.TRADE_TRANSFORMATION}
+    if not chosen:
+        raise ConfigError("no data type is enabled", key="data_types", hint="enable at least trades")
+    if len(chosen) > 1 and not chosen <= _OF_THE_WALL_CLOCK:
         names = ", ".join(sorted(chosen))
         raise ConfigError(
             f"sources {names} cannot run together: each brings its own clock",
             key="data_types",
             hint="give every enabled data type the same source, or any of tardis_realtime and exchange",
         )
-    (name,) = chosen
-    return _RECORDED[name](settings, instruments, base)
+    if SourceName.FILES in chosen and not settings.files.paths:
+        raise ConfigError("source files has no paths", key="files.paths", hint="name files or directories")
+    return chosen
+
+
+def is_live(settings: Settings) -> bool:
+    """True where the feeds come over the network as things happen."""
+    return check_sources(settings) <= _OF_THE_WALL_CLOCK
 
 
 def _simulated(settings: Settings, instruments: Sequence[InstrumentDefinition], wall: Clock) -> Inputs:
@@ -90,8 +107,6 @@ def _files(settings: Settings, instruments: Sequence[InstrumentDefinition], wall
     from streaming_service.sources.files import FilesSource
 
     files = settings.files
-    if not files.paths:
-        raise ConfigError("source files has no paths", key="files.paths", hint="name files or directories")
     paced = not math.isinf(files.speed)
     source = FilesSource(tick_files_in(files.paths), speed=files.speed if paced else None, clock=wall)
     speed = files.speed if paced else 1.0
@@ -123,7 +138,7 @@ def _tardis_replay(settings: Settings, instruments: Sequence[InstrumentDefinitio
     return Inputs((Feed("tardis_replay", source, recorded=True),), clock, speed)
 
 
-_OF_THE_WALL_CLOCK: Final = {SourceName.TARDIS_REALTIME, SourceName.EXCHANGE}
+_OF_THE_WALL_CLOCK: Final = frozenset({SourceName.TARDIS_REALTIME, SourceName.EXCHANGE})
 _RECORDED: Final[Mapping[SourceName, Callable[[Settings, Sequence[InstrumentDefinition], Clock], Inputs]]] = {
     SourceName.SIMULATED: _simulated,
     SourceName.FILES: _files,

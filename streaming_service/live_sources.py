@@ -151,11 +151,10 @@ class _Maker:
         if settings.record.enabled:
             self.made.run_log = RunLog(Path(settings.record.path) / FOLDER, started_us=self._started_us)
 
-    def add(
-        self, exchange: str, chain: Chain, data_types: Sequence[DataType], members: Sequence[InstrumentDefinition]
-    ) -> None:
-        """One feed: the instruments of an exchange, of data types that share their sources."""
-        feed = f"{exchange}:{'+'.join(data_types)}"
+    def add(self, wanted: WantedFeed) -> None:
+        """One feed more."""
+        feed, exchange, chain = wanted.name, wanted.exchange, wanted.chain
+        data_types, members = wanted.data_types, wanted.members
         if SourceName.TRADE_TRANSFORMATION in chain:
             # One candle must not mix what a venue told with what was made of its trades.
             log.warning(
@@ -189,32 +188,16 @@ class _Maker:
         members: Sequence[InstrumentDefinition],
     ) -> ExchangeSource:
         source = ExchangeSource(
-            self._venue(name, exchange),
+            venue_of(self._settings, name, exchange),
             members,
             data_types,
             clock=self._clock,
-            endpoints=self._endpoints(exchange) if name is SourceName.EXCHANGE else None,
+            endpoints=endpoints_of(self._settings, exchange) if name is SourceName.EXCHANGE else None,
             options=self._options,
             recorder=self._recorder(feed, name, exchange),
         )
         self.made.sources[feed, name] = source
         return source
-
-    def _venue(self, name: SourceName, exchange: str) -> Venue:
-        if name is SourceName.TARDIS_REALTIME:
-            return TardisMachine(self._settings.tardis.machine_url)
-        venue = VENUES.get(exchange)
-        if venue is None:
-            raise ConfigError(
-                f"there is no adapter for exchange {exchange!r}",
-                key="data_types.*.source",
-                hint=f"use tardis_realtime, or one of: {', '.join(sorted(VENUES))}",
-            )
-        return venue
-
-    def _endpoints(self, exchange: str) -> Endpoints | None:
-        chosen = self._settings.exchange.endpoints.get(exchange)
-        return None if chosen is None else Endpoints(chosen.sockets, chosen.rest)
 
     def _recorder(self, feed: str, name: SourceName, exchange: str) -> FrameRecorder | None:
         record = self._settings.record
@@ -242,7 +225,7 @@ class _Maker:
         if direct is not None:
             yield ExchangeFetcher(direct)
         elif exchange in VENUES:
-            endpoints = self._endpoints(exchange)
+            endpoints = endpoints_of(self._settings, exchange)
             yield RestFetcher(VENUES[exchange], self._clock, None if endpoints is None else endpoints.rest)
         if SourceName.TARDIS_REALTIME in chain:
             yield TardisFetcher(MachineTrades(self._settings.tardis.machine_url), "tardis-machine")
@@ -257,11 +240,58 @@ def live_sources(settings: Settings, instruments: Sequence[InstrumentDefinition]
         ConfigError: an exchange has no adapter.
     """
     maker = _Maker(settings, clock)
-    for exchange, members in _by_exchange(instruments).items():
-        for chain, data_types in _by_chain(settings, members).items():
-            maker.add(exchange, chain, data_types, members)
+    for wanted in wanted_feeds(settings, instruments):
+        maker.add(wanted)
     maker.begin_record()
     return maker.made
+
+
+@dataclass(frozen=True, slots=True)
+class WantedFeed:
+    """The instruments of an exchange, of data types that share their sources: `chain`, the first of which is used
+    while it works."""
+
+    exchange: str
+    chain: Chain
+    data_types: tuple[DataType, ...]
+    members: tuple[InstrumentDefinition, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.exchange}:{'+'.join(self.data_types)}"
+
+
+def wanted_feeds(settings: Settings, instruments: Sequence[InstrumentDefinition]) -> list[WantedFeed]:
+    """The feeds of every enabled data type that comes over the network."""
+    return [
+        WantedFeed(exchange, chain, tuple(data_types), tuple(members))
+        for exchange, members in _by_exchange(instruments).items()
+        for chain, data_types in _by_chain(settings, members).items()
+    ]
+
+
+def venue_of(settings: Settings, name: SourceName, exchange: str) -> Venue:
+    """Who is talked to for an exchange, by a source that is live.
+
+    Raises:
+        ConfigError: there is no adapter.
+    """
+    if name is SourceName.TARDIS_REALTIME:
+        return TardisMachine(settings.tardis.machine_url)
+    venue = VENUES.get(exchange)
+    if venue is None:
+        raise ConfigError(
+            f"there is no adapter for exchange {exchange!r}",
+            key="data_types.*.source",
+            hint=f"use tardis_realtime, or one of: {', '.join(sorted(VENUES))}",
+        )
+    return venue
+
+
+def endpoints_of(settings: Settings, exchange: str) -> Endpoints | None:
+    """Servers that stand in for the real ones of an exchange."""
+    chosen = settings.exchange.endpoints.get(exchange)
+    return None if chosen is None else Endpoints(chosen.sockets, chosen.rest)
 
 
 def _folder(feed: str, name: SourceName) -> str:

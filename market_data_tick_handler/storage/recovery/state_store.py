@@ -34,6 +34,11 @@ _QUARTER_US: Final = 15 * _MINUTE_US
 DEFAULT_WINDOW_US: Final = 86_400_000_000
 
 
+def states_kept(window_us: int = DEFAULT_WINDOW_US) -> int:
+    """How many states of an instrument there are at most: the last ones, then one a minute, then one a quarter."""
+    return _KEPT + _QUARTER_US // _MINUTE_US + 1 + window_us // _QUARTER_US + 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """A pipeline at one moment.

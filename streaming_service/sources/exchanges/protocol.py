@@ -105,13 +105,36 @@ class Subscription:
     """One connection: where to, what to send once it is open, and what will come over it.
 
     path: path and query below `Endpoints.sockets`. messages: sent in this order, `pause_s` apart (the venue's limit on
-    inbound messages). streams: what it carries.
+    inbound messages). streams: what it carries. load: how much it takes of `ConnectionBounds.load`; for plans only.
     """
 
     path: str
     messages: tuple[bytes, ...]
     streams: frozenset[Stream]
     pause_s: float = 0.0
+    load: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionBounds:
+    """What connections to a venue may be, for plans.
+
+    load: of one connection, in `unit`; chosen: by us, where the venue sets no bound, or a wider one. connections: at a
+    time from one address, None where the venue does not say.
+    """
+
+    load: int
+    unit: str
+    chosen: bool = False
+    connections: int | None = None
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """Optional part of a venue: it can say what `subscriptions` keeps within."""
+
+    @property
+    def bounds(self) -> ConnectionBounds: ...
 
 
 class Meaning(StrEnum):

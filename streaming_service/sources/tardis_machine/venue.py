@@ -13,6 +13,7 @@ from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import ConfigError
 from streaming_service.sources.exchanges.protocol import (
+    ConnectionBounds,
     Control,
     Endpoints,
     KeepAlive,
@@ -107,14 +108,18 @@ class TardisMachine:
         """
         asked = wants(instruments, data_types, chains=self.chains, book_interval=self.book_interval)
         parts = split(asked, timeout_ms=self.timeout_ms, max_path_bytes=self.max_path_bytes)
+        paths = [stream_path(part, timeout_ms=self.timeout_ms) for part in parts]
         return [
             Subscription(
-                path=stream_path(part, timeout_ms=self.timeout_ms),
-                messages=(),
-                streams=frozenset().union(*(want.streams for want in part)),
+                path=path, messages=(), streams=frozenset().union(*(want.streams for want in part)), load=len(path)
             )
-            for part in parts
+            for path, part in zip(paths, parts, strict=True)
         ]
+
+    @property
+    def bounds(self) -> ConnectionBounds:
+        """What the machine reads of a request."""
+        return ConnectionBounds(load=self.max_path_bytes, unit="bytes of URL")
 
     def control(self, frame: bytes) -> Control:
         """Errors of the machine: it tries again by itself until it ends the connection."""

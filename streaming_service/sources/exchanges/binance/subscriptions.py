@@ -56,4 +56,4 @@ def _connection(path: str, names: list[str], streams: Collection[Stream], limits
         msgspec.json.encode({"method": "SUBSCRIBE", "params": names[start : start + _NAMES_PER_MESSAGE], "id": number})
         for number, start in enumerate(starts, 1)
     )
-    return Subscription(path, messages, frozenset(streams), limits.pause_s)
+    return Subscription(path, messages, frozenset(streams), limits.pause_s, load=len(names))

@@ -16,6 +16,7 @@ from streaming_service.sources.exchanges.binance.joining import FuturesJoining, 
 from streaming_service.sources.exchanges.binance.options import ALL_TICKERS, OptionsDecoder, chain_key_of, underlying_of
 from streaming_service.sources.exchanges.binance.subscriptions import Limits, Wants, subscribe
 from streaming_service.sources.exchanges.protocol import (
+    ConnectionBounds,
     Control,
     Decoder,
     Endpoints,
@@ -56,6 +57,10 @@ class BinanceVenue:
     @property
     def weight_per_minute(self) -> int:
         return self.limits.weight_per_minute
+
+    @property
+    def bounds(self) -> ConnectionBounds:
+        return ConnectionBounds(load=self.limits.streams, unit="streams")
 
     def control(self, frame: bytes) -> Control:
         """What a frame without data means: `{"result":null,"id":1}`, an error, or that the server will stop."""

@@ -25,6 +25,7 @@ from streaming_service.sources.exchanges.bybit.topics import (
     trade_topic,
 )
 from streaming_service.sources.exchanges.protocol import (
+    ConnectionBounds,
     Control,
     Decoder,
     Endpoints,
@@ -51,6 +52,7 @@ CHAIN_POLL_S: Final = 10.0
 _CHAIN: Final = InstrumentType.OPTION_CHAIN
 _ENDPOINTS: Final = Endpoints("wss://stream.bybit.com", "https://api.bybit.com")
 _KEEP_ALIVE: Final = KeepAlive(PING_S, b'{"op":"ping"}')
+_BOUNDS: Final = ConnectionBounds(load=CHARACTERS_PER_CONNECTION, unit="characters of topics")
 _HISTORY: Final = RecentTrades()
 _AGAIN: Final = "already subscribed"
 
@@ -91,6 +93,7 @@ class BybitVenue:
     max_age_s: float | None = None
     weight_per_minute: int = REQUESTS_PER_MINUTE
     history: TradeHistory | None = _HISTORY
+    bounds: ConnectionBounds = _BOUNDS
 
     def decoder(
         self, instruments: Sequence[InstrumentDefinition], data_types: Collection[DataType], *, connection: int = 0
@@ -119,6 +122,7 @@ class BybitVenue:
                 messages=tuple(_messages("subscribe", connection.topics)),
                 streams=frozenset(connection.streams),
                 pause_s=PAUSE_S,
+                load=connection.characters,
             )
             for market, connections in markets.items()
             for connection in connections

@@ -25,6 +25,7 @@ from streaming_service.sources.exchanges.deribit.decoder import DeribitDecoder
 from streaming_service.sources.exchanges.deribit.frames import BOOK, TICKER
 from streaming_service.sources.exchanges.deribit.history import DeribitTradeHistory, last_trade_request
 from streaming_service.sources.exchanges.protocol import (
+    ConnectionBounds,
     Control,
     Decoder,
     Endpoints,
@@ -40,12 +41,14 @@ PATH: Final = "/ws/api/v2"
 CHANNELS_PER_MESSAGE: Final = 200
 # Our choice: a whole chain of BTC fits into three of the 32 connections that Deribit allows an address.
 CHANNELS_PER_CONNECTION: Final = 500
+CONNECTIONS: Final = 32
 # A subscription costs 3,000 of the 10,000 credits that come in a second.
 PAUSE_S: Final = 0.35
 HEARTBEAT_S: Final = 10
 _INTERVAL: Final = "100ms"
 _ENDPOINTS: Final = Endpoints("wss://streams.deribit.com", "https://www.deribit.com")
 _KEEP_ALIVE: Final = KeepAlive(HEARTBEAT_S)
+_BOUNDS: Final = ConnectionBounds(load=CHANNELS_PER_CONNECTION, unit="channels", chosen=True, connections=CONNECTIONS)
 _HISTORY: Final = DeribitTradeHistory()
 
 
@@ -72,6 +75,7 @@ class DeribitVenue:
     # Twenty requests a second.
     weight_per_minute: int = 1_200
     history: DeribitTradeHistory = _HISTORY
+    bounds: ConnectionBounds = _BOUNDS
 
     def decoder(
         self, instruments: Sequence[InstrumentDefinition], data_types: Collection[DataType], *, connection: int = 0
@@ -197,4 +201,5 @@ def _subscription(units: Sequence[_Unit]) -> Subscription:
         messages=(ask_for_heartbeats(HEARTBEAT_S), *requests),
         streams=frozenset[Stream]().union(*(unit.streams for unit in units)),
         pause_s=PAUSE_S,
+        load=len(channels),
     )

@@ -24,6 +24,7 @@ from streaming_service.sources.exchanges.okx.options import MEMBER_CHANNELS, SUM
 from streaming_service.sources.exchanges.okx.tickers import CHANNELS as TICKER_CHANNELS
 from streaming_service.sources.exchanges.okx.tickers import FUNDING_CHANNEL, INDEX_CHANNEL, has_funding, index_of
 from streaming_service.sources.exchanges.protocol import (
+    ConnectionBounds,
     Control,
     Decoder,
     Endpoints,
@@ -43,6 +44,7 @@ BYTES_PER_MESSAGE: Final = 32_768
 PAUSE_S: Final = 0.35
 _ENDPOINTS: Final = Endpoints("wss://ws.okx.com:8443", "https://www.okx.com")
 _KEEP_ALIVE: Final = KeepAlive(20.0, PING)
+_BOUNDS: Final = ConnectionBounds(load=CHANNELS_PER_CONNECTION, unit="channels", chosen=True)
 _HISTORY: Final = OkxTradeHistory()
 # The name of an instrument type within a subscription.
 _INSTRUMENT_TYPES: Final = {"okex-swap": "SWAP", "okex-futures": "FUTURES"}
@@ -78,6 +80,7 @@ class OkxVenue:
     # Twenty requests in two seconds for most calls.
     weight_per_minute: int = 600
     history: OkxTradeHistory = _HISTORY
+    bounds: ConnectionBounds = _BOUNDS
 
     def decoder(
         self, instruments: Sequence[InstrumentDefinition], data_types: Collection[DataType], *, connection: int = 0
@@ -203,7 +206,9 @@ def _connections(path: str, units: Collection[_Unit]) -> Iterator[Subscription]:
 
 def _subscription(path: str, unit: _Unit) -> Subscription:
     messages = tuple(_request("subscribe", part) for part in _parts(unit.args))
-    return Subscription(path=path, messages=messages, streams=frozenset(unit.streams), pause_s=PAUSE_S)
+    return Subscription(
+        path=path, messages=messages, streams=frozenset(unit.streams), pause_s=PAUSE_S, load=len(unit.args)
+    )
 
 
 def _parts(args: Collection[_Arg]) -> Iterator[list[_Arg]]:
