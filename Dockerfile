@@ -8,7 +8,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY market_data_tick_handler ./market_data_tick_handler
 COPY streaming_service ./streaming_service
 COPY batch ./batch
-RUN /opt/tick-handler/bin/pip install '.[streaming,batch]'
+RUN /opt/tick-handler/bin/pip install '.[streaming,batch,gcp,query]'
 # Compiled here, so that a container starts at full speed. The generic target makes the cache valid on every processor
 # of the architecture; one built for this host's processor would be thrown away on another. Numba also compares the
 # sources' modification times, which image layers keep in whole seconds only.
@@ -36,6 +36,7 @@ ENV PATH=/opt/tick-handler/bin:$PATH \
     MARKET_DATA_MONITORING__HOST=0.0.0.0 \
     MARKET_DATA_MONITORING__PORT=8080 \
     MARKET_DATA_PERSIST__PATH=/data \
+    MARKET_DATA_PERSIST__BIGQUERY__SPOOL__PATH=/data/spool \
     MARKET_DATA_RECOVERY__PATH=/data/state \
     MARKET_DATA_RECORD__PATH=/data/frames
 USER 10001

@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 CHECK := $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+# Two processes and more, each with whole files: most tests wait, or have one thread. Four are enough for the longest file.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
@@ -16,7 +18,7 @@ demo: $(VENV)/installed-demo ## Simulated market, candles on the terminal, one m
 	@$(BIN)/tick-handler demo
 
 test: $(VENV)/installed-dev ## Every check, then every test
-	@{ $(CHECK); }; checked=$$?; $(BIN)/python -m pytest && exit $$checked
+	@{ $(CHECK); }; checked=$$?; $(PYTEST) && exit $$checked
 
 check: $(VENV)/installed-dev ## Lint, format, types, import contracts
 	@$(CHECK)
@@ -28,7 +30,7 @@ docs: $(VENV)/installed-dev ## Write the generated reference pages
 	@$(BIN)/python docs/generate.py
 
 soak: $(VENV)/installed-dev ## The tests with many more examples, and the long ones
-	@$(BIN)/python -m pytest --soak
+	@$(PYTEST) --soak
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

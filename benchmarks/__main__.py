@@ -9,7 +9,20 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from benchmarks import book, everything, history, indicators, live, live_socket, repair, serve_redis, soak, startup
+from benchmarks import (
+    book,
+    everything,
+    history,
+    indicators,
+    live,
+    live_socket,
+    persist,
+    repair,
+    serve_many,
+    serve_redis,
+    soak,
+    startup,
+)
 from benchmarks.results import Result, table
 
 BENCHMARKS: Final[Mapping[str, Callable[[bool], Iterator[Result]]]] = {
@@ -25,6 +38,8 @@ BENCHMARKS: Final[Mapping[str, Callable[[bool], Iterator[Result]]]] = {
     "memory": history.run_memory,
     "indicators": indicators.run,
     "serve_redis": serve_redis.run,
+    "serve_many": serve_many.run,
+    "persist": persist.run,
     "soak": soak.run,
 }
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -49,6 +51,16 @@ def in_child(function: str, arguments: Mapping[str, Any], *, one_thread: bool = 
         check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def on_loop(job: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns, on the event loop that the service uses."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(job)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(job)
 
 
 def peak_rss_mb() -> float:

@@ -6,9 +6,8 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median, quantiles
-from typing import Any
 
 import numpy as np
 import orjson
@@ -18,7 +17,7 @@ import redis.asyncio
 from benchmarks import feeds, ticks
 from benchmarks.book import turns
 from benchmarks.everything import OPTIONS
-from benchmarks.measure import in_child
+from benchmarks.measure import in_child, on_loop
 from benchmarks.results import Result
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.instruments import InstrumentDefinition, parse_instrument_key
@@ -117,9 +116,9 @@ def measure_burst(rounds: int, repeats: int) -> dict[str, float]:
     with redis_server(settings=_SERVER) as server:
         for _ in range(repeats + 1):
             server.command("FLUSHALL")
-            ours.append(_run(_send_ours(server.url, batches, len(every))))
+            ours.append(on_loop(_send_ours(server.url, batches, len(every))))
             server.command("FLUSHALL")
-            bare.append(_run(_send_bare(server.url, prepared)))
+            bare.append(on_loop(_send_bare(server.url, prepared)))
     # The first of each warms up.
     return {"ours": median(ours[1:]), "bare": median(bare[1:]), "candles": len(timed)}
 
@@ -177,7 +176,7 @@ def measure_delay(seconds: int, at_once: int) -> dict[str, float]:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as subscriber:
             assert subscriber.stdout is not None
             subscriber.stdout.readline()  # it has subscribed
-            _run(_publish(server.url, count, at_once))
+            on_loop(_publish(server.url, count, at_once))
             # Without the first second, in which the kernels and the caches of everything warm up.
             delays = orjson.loads(subscriber.stdout.readline())[RATE:]
     cuts = quantiles(delays, n=100)
@@ -230,13 +229,3 @@ def _instruments() -> list[InstrumentDefinition]:
 
 def _options(url: str) -> RedisOptions:
     return RedisOptions(address=parse_redis_url(url), columns=_EVERYTHING, timeout_s=30.0)
-
-
-def _run(job: Coroutine[Any, Any, float]) -> float:
-    """On the event loop that the service uses."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(job)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(job)

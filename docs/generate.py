@@ -30,6 +30,7 @@ from market_data_tick_handler.core.features.registry import (  # noqa: E402
 from market_data_tick_handler.core.ticks import DataType  # noqa: E402
 from market_data_tick_handler.wire import page, schema  # noqa: E402
 from streaming_service.monitoring.metrics import metrics_table  # noqa: E402
+from streaming_service.serving.openapi import reference_page  # noqa: E402
 
 _NOTE: Final = "<!-- Written by docs/generate.py; run `make docs` instead of editing. -->\n"
 
@@ -130,6 +131,19 @@ def wire_page() -> str:
     return f"{_NOTE}\n{page.wire_page()}"
 
 
+def http_page() -> str:
+    """Every route of the service's port."""
+    intro = (
+        "What the service answers at `monitoring.host` and `monitoring.port`. The machine-readable form is "
+        "`/api/openapi.json` (OpenAPI 3.1); a running service shows it to people at `/api/docs`. Where the service is "
+        "bound beyond loopback, every route without *(no token)* asks for `monitoring.auth_token`, as "
+        "`Authorization: Bearer TOKEN` or `?token=TOKEN`. A problem is answered as JSON with `error`, `expected` and "
+        "`hint`. "
+        "How to use it: [serving](../serving.md)."
+    )
+    return f"{_NOTE}\n# HTTP\n\n{intro}\n\n{reference_page().strip()}\n"
+
+
 def settings_schema() -> str:
     """JSON schema of streaming.yaml, for editors."""
     return orjson.dumps(config.json_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
@@ -141,6 +155,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/settings.md": settings_page,
     "docs/reference/metrics.md": metrics_page,
     "docs/reference/wire.md": wire_page,
+    "docs/reference/http.md": http_page,
     "docs/reference/wire.schema.json": schema.schema_file,
     "config/schema.json": settings_schema,
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from market_data_tick_handler.calculator import HFTFeatureCalculator
-    from market_data_tick_handler.client import Candle, CandleGap, LiveFeatureStream
+    from market_data_tick_handler.client import BigQueryClient, Candle, CandleGap, LiveFeatureStream
     from market_data_tick_handler.config import LoadedSettings, Settings, get_config, load_settings
     from market_data_tick_handler.core.candle_batch import CandleBatch
     from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapKind, Heartbeat, Rows
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from market_data_tick_handler.core.ticks import DataType, TickBatch
     from market_data_tick_handler.core.timeframes import Timeframe, parse_timeframe
     from market_data_tick_handler.errors import (
+        AccessDenied,
         ConfigError,
         CorruptObject,
         DataError,
@@ -34,17 +35,26 @@ if TYPE_CHECKING:
         NotInstalled,
         OutOfRange,
         ProtocolViolation,
+        QueryError,
+        QueryTooLarge,
         SchemaMismatch,
         SinkBusy,
         SinkError,
         SinkRejected,
         SourceError,
         SourceUnavailable,
+        UnprunedQuery,
     )
+    from market_data_tick_handler.streaming_service.integrated_streaming_service import (
+        IntegratedStreamingService,
+        create_integrated_streaming_service,
+    )
+    from market_data_tick_handler.streaming_service.live_tick_streamer import LiveTickStreamer
+    from market_data_tick_handler.streaming_service.multi_timeframe_processor import MultiTimeframeProcessor
 
 _MODULES: Final = {
     "calculator": ("HFTFeatureCalculator",),
-    "client": ("Candle", "CandleGap", "LiveFeatureStream"),
+    "client": ("BigQueryClient", "Candle", "CandleGap", "LiveFeatureStream"),
     "config": ("LoadedSettings", "Settings", "get_config", "load_settings"),
     "core.candle_batch": ("CandleBatch",),
     "core.events": ("Disconnect", "Event", "Gap", "GapKind", "Heartbeat", "Rows"),
@@ -54,6 +64,7 @@ _MODULES: Final = {
     "core.ticks": ("DataType", "TickBatch"),
     "core.timeframes": ("Timeframe", "parse_timeframe"),
     "errors": (
+        "AccessDenied",
         "ConfigError",
         "CorruptObject",
         "DataError",
@@ -63,17 +74,28 @@ _MODULES: Final = {
         "NotInstalled",
         "OutOfRange",
         "ProtocolViolation",
+        "QueryError",
+        "QueryTooLarge",
         "SchemaMismatch",
         "SinkBusy",
         "SinkError",
         "SinkRejected",
         "SourceError",
         "SourceUnavailable",
+        "UnprunedQuery",
     ),
+    "streaming_service.integrated_streaming_service": (
+        "IntegratedStreamingService",
+        "create_integrated_streaming_service",
+    ),
+    "streaming_service.live_tick_streamer": ("LiveTickStreamer",),
+    "streaming_service.multi_timeframe_processor": ("MultiTimeframeProcessor",),
 }
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AccessDenied",
+    "BigQueryClient",
     "Candle",
     "CandleBatch",
     "CandleGap",
@@ -91,15 +113,20 @@ __all__ = [
     "InstrumentDefinition",
     "InstrumentError",
     "InstrumentType",
+    "IntegratedStreamingService",
     "LiveFeatureStream",
+    "LiveTickStreamer",
     "LoadedSettings",
     "MarketDataError",
+    "MultiTimeframeProcessor",
     "NotFound",
     "NotInstalled",
     "OutOfRange",
     "Pipeline",
     "PipelineOptions",
     "ProtocolViolation",
+    "QueryError",
+    "QueryTooLarge",
     "Rows",
     "SchemaMismatch",
     "Settings",
@@ -110,6 +137,8 @@ __all__ = [
     "SourceUnavailable",
     "TickBatch",
     "Timeframe",
+    "UnprunedQuery",
+    "create_integrated_streaming_service",
     "get_config",
     "load_settings",
     "parse_instrument_key",

@@ -16,6 +16,7 @@ import typer
 from market_data_tick_handler.commands import options
 from market_data_tick_handler.commands.arguments import normalise
 from market_data_tick_handler.commands.console import expected_only, report_error
+from market_data_tick_handler.commands.query_output import Format
 from market_data_tick_handler.errors import MarketDataError
 
 _EPILOG = (
@@ -94,6 +95,72 @@ def demo(
     raise typer.Exit(run(DemoOptions(duration_s=duration, speed=speed, out=out, seed=seed, port=port, verbose=verbose)))
 
 
+@app.command(rich_help_panel="People")
+def watch(
+    address: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="URL",
+            help="http://host:port or ws://host:port of a service, redis://host:port (and its other forms); default "
+            "the service of the settings.",
+        ),
+    ] = None,
+    source: Annotated[str | None, typer.Option("--from", metavar="URL", help="The same as an option.")] = None,
+    symbol: options.Symbols = None,
+    exchange: options.Exchanges = None,
+    instrument: options.Instruments = None,
+    timeframes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--timeframes", metavar="TF...", help="Any of 15s 1m 5m 15m 1h 4h 24h; default 1m.", rich_help_panel="What"
+        ),
+    ] = None,
+    history: Annotated[
+        int | None, typer.Option("--history", min=1, max=1_000, metavar="N", help="Candles of each trend; default 40.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one table and end; 1 where nothing came.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per closed candle.")] = False,
+    duration: options.Duration = 0.0,
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token", envvar="TICK_HANDLER_TOKEN", metavar="TOKEN", help="Of a service beyond this machine.",
+            show_default=False,
+        ),
+    ] = "",
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", metavar="PEM", help="Certificates its server must be signed by.")
+    ] = None,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    verbose: options.Verbose = False,
+) -> None:  # fmt: skip
+    """Live candles in a table, from a running service or Redis. Where no terminal is: a line per candle."""
+    from market_data_tick_handler.commands.watch import run
+    from market_data_tick_handler.commands.watch_run import WatchOptions
+    from market_data_tick_handler.commands.watch_series import Wanted
+
+    if address and source:
+        raise typer.BadParameter("given twice, as an argument and as --from", param_hint="URL")
+    wanted = Wanted(
+        symbols=tuple(symbol or ()),
+        exchanges=tuple(exchange or ()),
+        instruments=tuple(instrument or ()),
+        timeframes=tuple(timeframes or ()),
+    )
+    raise typer.Exit(
+        run(
+            WatchOptions(wanted=wanted, history=history, duration_s=duration, once=once, as_json=as_json),
+            address=address or source or "",
+            token=token,
+            ca_file=ca_file,
+            config_file=config,
+            env_file=env_file,
+            verbose=verbose,
+        )
+    )
+
+
 @app.command(rich_help_panel="Live")
 def stream(
     symbol: options.Symbols = None,
@@ -140,6 +207,67 @@ def persist(
 ) -> None:
     """Live candles to storage, to `persist.target`. Also: streaming-candles-bigquery."""
     _run_live("persist", symbol, exchange, instrument, timeframes, duration, config, env_file, log_level, verbose)
+
+
+@app.command(rich_help_panel="Live")
+def ticks(
+    symbol: options.Symbols = None,
+    exchange: options.Exchanges = None,
+    instrument: options.Instruments = None,
+    duration: options.Duration = 0.0,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    log_level: options.LogLevel = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Live raw ticks to storage, to `persist.target`, and no candles. Also: streaming-ticks-bigquery."""
+    _run_live("ticks", symbol, exchange, instrument, None, duration, config, env_file, log_level, verbose)
+
+
+@app.command(rich_help_panel="People")
+def plan(
+    mode: Annotated[
+        str | None, typer.Option("--mode", metavar="MODE", help="stream, serve, persist, ticks; default: as set.")
+    ] = None,
+    symbol: options.Symbols = None,
+    exchange: options.Exchanges = None,
+    instrument: options.Instruments = None,
+    timeframes: options.Timeframes = None,
+    trades_per_second: options.TradesPerSecond = None,
+    books_per_second: options.BooksPerSecond = None,
+    tickers_per_second: options.TickersPerSecond = None,
+    liquidations_per_second: options.LiquidationsPerSecond = None,
+    options_per_second: options.OptionsPerSecond = None,
+    revisions_per_candle: options.RevisionsPerCandle = None,
+    options_per_chain: options.OptionsPerChain = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Connections, keys, tables, disk and cost per day of a service, before anything starts."""
+    from market_data_tick_handler.commands.live import LiveOptions
+    from market_data_tick_handler.commands.plan import PlanOptions, mode_of, run
+
+    live = LiveOptions(
+        mode=mode_of(mode),
+        symbols=tuple(symbol or ()),
+        exchanges=tuple(exchange or ()),
+        instruments=tuple(instrument or ()),
+        timeframes=tuple(timeframes or ()),
+        config_file=config,
+        env_file=env_file,
+    )
+    rates = {
+        "trades": trades_per_second,
+        "book_snapshot_5": books_per_second,
+        "derivative_ticker": tickers_per_second,
+        "liquidations": liquidations_per_second,
+        "options_chain": options_per_second,
+        "revisions": revisions_per_candle,
+        "options_per_chain": options_per_chain,
+    }
+    raise typer.Exit(run(PlanOptions(live=live, rates=rates, as_json=as_json)))
 
 
 def _run_live(
@@ -232,6 +360,114 @@ def parity(
     from market_data_tick_handler.commands.parity import run
 
     raise typer.Exit(run(first, second, instruments=tuple(instrument or ()), timeframes=tuple(timeframes or ())))
+
+
+@app.command(rich_help_panel="People")
+def plot(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="PATH", help="FILE.html, FILE.png, or a directory for both.")
+    ] = Path(),
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="DIR", help="Holds processed_candles/; default persist.path.")
+    ] = None,
+    symbol: options.Symbols = None,
+    exchange: options.Exchanges = None,
+    instrument: options.Instruments = None,
+    timeframes: Annotated[
+        list[str] | None,
+        typer.Option("--timeframes", metavar="TF...", help="Any of 15s 1m 5m 15m 1h 4h 24h; 1m by default."),
+    ] = None,
+    start_date: Annotated[
+        str | None, typer.Option("--start-date", metavar="YYYY-MM-DD", help="First day, UTC; default the newest.")
+    ] = None,
+    end_date: Annotated[
+        str | None, typer.Option("--end-date", metavar="YYYY-MM-DD", help="Last day, included; default the first.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--start", metavar="TIME", help="Instead of a day: 2024-01-01T12:30, UTC.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--end", metavar="TIME", help="Where it ends, not included.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns", metavar="COLUMN...", help="A pane each; rsi_5+rsi_14 share one. Averages lie over prices."
+        ),
+    ] = None,
+    max_candles: Annotated[
+        int | None,
+        typer.Option("--max-candles", min=10, metavar="N", help="More are merged; default 6000 in HTML, 900 in PNG."),
+    ] = None,
+    dark: Annotated[bool, typer.Option("--dark", help="A dark PNG; HTML follows the reader's system.")] = False,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Stored candles as an interactive page and as a picture, gaps and repairs visible."""
+    from market_data_tick_handler.commands.plot import PlotOptions, run
+
+    raise typer.Exit(
+        run(
+            PlotOptions(
+                out=out,
+                store=store,
+                instruments=tuple(instrument or ()),
+                symbols=tuple(symbol or ()),
+                exchanges=tuple(exchange or ()),
+                timeframes=tuple(timeframes or ()),
+                start_date=start_date,
+                end_date=end_date,
+                start=start,
+                end=end,
+                columns=tuple(columns or ()),
+                max_candles=max_candles,
+                dark=dark,
+                config_file=config,
+                env_file=env_file,
+            )
+        )
+    )
+
+
+@app.command(rich_help_panel="People")
+def query(
+    sql: Annotated[
+        str | None, typer.Argument(metavar="SQL", help="One statement that reads; - is standard input.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--sql-file", "-f", metavar="FILE", help="A file with the statement.")
+    ] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="List tables and views, their rows and columns.")] = False,
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="DIR", help="Holds tables/ and day files; default persist.path.")
+    ] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Default: table, or what the name of --out ends in.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the rows there.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=0, metavar="N", help="Rows at most, 0 = all; default 40 as a table.")
+    ] = None,
+    start_date: Annotated[
+        str | None, typer.Option("--start-date", metavar="YYYY-MM-DD", help="First day of day files.")
+    ] = None,
+    end_date: Annotated[
+        str | None, typer.Option("--end-date", metavar="YYYY-MM-DD", help="Last day of day files, included.")
+    ] = None,
+    config: options.Config = None,
+    env_file: options.EnvFile = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """SQL over what is stored: candles, raw ticks, their newest revisions, gaps. Times are UTC."""
+    from market_data_tick_handler.commands.query import QueryOptions, run
+
+    raise typer.Exit(
+        run(
+            QueryOptions(
+                sql=sql, file=file, store=store, format=form, out=out, limit=limit, tables=tables,
+                start_date=start_date, end_date=end_date, config_file=config, env_file=env_file,
+            )
+        )
+    )  # fmt: skip
 
 
 @batch_app.command("candle-processing")

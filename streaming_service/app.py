@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from market_data_tick_handler.config import (
     check_installed,
     configured_instruments,
-    define_instruments,
     pipeline_options,
 )
 from market_data_tick_handler.config.settings import Mode, Settings, SourceName
@@ -24,39 +22,34 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe, ceil_us
 from market_data_tick_handler.errors import ConfigError
 from market_data_tick_handler.storage.gap_ledger import write_gaps
-from streaming_service.accounting import StreamAccount, stream_accounts
+from streaming_service.accounting import StreamAccount
 from streaming_service.changes import HotChanges
 from streaming_service.clock import Clock, SystemClock
 from streaming_service.durability import Durability
 from streaming_service.feeds import Inputs, make_inputs
 from streaming_service.ingest import TIMER_S, Cadence, Ingest
 from streaming_service.lifecycle import Job, Lifecycle
-from streaming_service.monitoring import samples
-from streaming_service.monitoring.admin import Admin
-from streaming_service.monitoring.health import HealthMonitor, StreamTrouble
+from streaming_service.monitoring.health import HealthMonitor
 from streaming_service.monitoring.http import MonitoringServer
 from streaming_service.monitoring.kernels import KernelCompilations
 from streaming_service.monitoring.loop_lag import LoopLag
-from streaming_service.monitoring.metrics import Sample, ServiceMetrics
+from streaming_service.monitoring.metrics import ServiceMetrics
 from streaming_service.monitoring.observer import TurnMonitor
 from streaming_service.outputs import Outputs
-from streaming_service.serving.application import ServingRoutes
+from streaming_service.previews import Previews
+from streaming_service.reports import Reports
+from streaming_service.routes import service_routes
 from streaming_service.serving.books import LatestBooks
-from streaming_service.serving.view import ServiceView, known_gaps
 from streaming_service.sink import Sink
+from streaming_service.sinks.marks import MarkSource
 from streaming_service.supervisor import RestartPolicy, Supervisor
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from streaming_service.live_sources import LiveSources
-    from streaming_service.sinks.redis.marks import MarkSource
 
 log = logging.getLogger(__name__)
 
 _RECORD_GAPS_S: Final = 1.0
-# A preview costs half a millisecond: with many instruments it may take a tenth of the time at most.
-_LEAST_BETWEEN_PREVIEWS_S: Final = 0.005
 
 
 class Service:
@@ -64,8 +57,9 @@ class Service:
 
     inputs: feeds and their clock; from the settings by default.
     terminal: a stream that gets one line per candle.
-    sinks: more sinks for candles, by name.
+    sinks: more sinks for candles, by name; tick_sinks: for ticks.
     publish_open_candles: publish the open candles as PARTIAL when the service stops, as at the end of a finite source.
+    listen: answer HTTP and WebSockets on the port of monitoring.
 
     Raises:
         ConfigError, NotInstalled, InstrumentError: the settings cannot be carried out.
@@ -78,28 +72,32 @@ class Service:
         inputs: Inputs | None = None,
         terminal: TextIO | None = None,
         sinks: Mapping[str, Sink] | None = None,
+        tick_sinks: Mapping[str, Sink] | None = None,
         publish_open_candles: bool = False,
         wall: Clock | None = None,
         restart: RestartPolicy | None = None,
+        listen: bool = True,
     ) -> None:
         check_installed(settings)
         self.settings = settings
         self.instruments = configured_instruments(settings)
         self._wall = SystemClock() if wall is None else wall
-        self._started_s = self._wall.monotonic_s()
+        self._listen = listen
+        self.reports = Reports(self, self._wall)
         self._inputs = make_inputs(settings, self.instruments, wall=self._wall) if inputs is None else inputs
         self.timeframes = settings.candles.timeframes
         # Journals are opened by `run`; without them the pipelines are there at once.
         self._durable = self._inputs.live is not None and settings.recovery.enabled
+        self._keep_rows = self._durable or settings.keeps_ticks or bool(tick_sinks)
         self.pipelines: dict[str, Pipeline] = (
             {} if self._durable else {each.key: self._make_pipeline(each) for each in self.instruments}
         )
         self.started = asyncio.Event()
         self.supervisor = Supervisor(self._wall)
         self.health = self._make_health()
-        self.metrics = ServiceMetrics([self._samples])
-        self._loop_lag = LoopLag(self._wall)
-        self._kernels = KernelCompilations()
+        self.metrics = ServiceMetrics([self.reports.samples])
+        self.loop_lag = LoopLag(self._wall)
+        self.kernels = KernelCompilations()
         self._run_log = None if self._inputs.live is None else self._inputs.live.run_log
         self.outputs = Outputs(
             settings,
@@ -109,6 +107,8 @@ class Service:
             more=sinks or {},
             journaled=self._durable,
             marks=self._mark_source,
+            instruments=lambda: self.instruments,
+            ticks=tick_sinks,
         )
         self.bus = self.outputs.bus
         self.books = LatestBooks()
@@ -128,10 +128,10 @@ class Service:
         self.server = MonitoringServer(
             host=settings.monitoring.host,
             port=settings.monitoring.port,
-            blind=self._not_ready,
+            blind=self.not_ready,
             health=self.health_report,
             metrics=self.metrics.render,
-            routes=self._routes(),
+            routes=service_routes(self, health=self.health_report, wall=self._wall),
         )
 
     async def run(self, stop: asyncio.Event | None = None, duration_s: float | None = None) -> None:
@@ -142,63 +142,74 @@ class Service:
             TaskFailed: a task failed beyond its budget.
             DrainTimeout: not everything was written within the shutdown deadline.
         """
-        self._kernels.start()
+        self.kernels.start()
         try:
-            await self.server.start()
+            if self._listen:
+                await self.server.start()
             if self.durability is not None:
                 await asyncio.to_thread(self.durability.restore, self.instruments)
             elif self._inputs.live is not None:
                 for pipeline in self.pipelines.values():
                     self._begin(pipeline)
             self.started.set()
-            log.info("service started", extra={"monitoring": self.server.url, "instruments": " ".join(self.pipelines)})
+            log.info("service started", extra={"monitoring": self.url, "instruments": " ".join(self.pipelines)})
             await self._lifecycle.run(asyncio.Event() if stop is None else stop, duration_s)
         finally:
             for pipeline in self.pipelines.values():
                 self._record_end(pipeline)
             if self.durability is not None:
                 await self.durability.aclose()
-            elif self.settings.persist.store_ticks:
+            elif self.settings.keeps_ticks:
                 await asyncio.to_thread(write_gaps, self.settings.persist.path, self._gaps())
             if self._inputs.live is not None:
                 self._inputs.live.close()
             # Open sockets would hold the server up.
             await self.outputs.serving.aclose()
             await self.server.aclose()
-            self._kernels.stop()
+            self.kernels.stop()
             log.info("service stopped", extra={"candles": self.metrics.candles, "revisions": self.metrics.revisions})
+
+    @property
+    def url(self) -> str:
+        """Where the service answers HTTP; empty where it does not."""
+        return self.server.url if self._listen else ""
+
+    @property
+    def clock(self) -> Clock:
+        """The service's clock, which simulations and recordings have their own way of."""
+        return self._inputs.clock
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service is on its way to its end."""
+        return self._lifecycle.draining
+
+    @property
+    def live(self) -> LiveSources | None:
+        """What is behind feeds that come over the network."""
+        return self._inputs.live
+
+    @property
+    def homeless_rows(self) -> Mapping[tuple[str, DataType], int]:
+        """Rows that no pipeline takes."""
+        return self._ingest.homeless_rows
 
     @property
     def accounts(self) -> dict[tuple[str, DataType], StreamAccount]:
         """What became of the rows of every stream."""
-        return stream_accounts(self.pipelines, self._ingest.homeless_rows)
+        return self.reports.accounts
 
     def summary(self) -> dict[str, Any]:
-        """`{"streams": {"<instrument>/<data_type>": {received, accepted, ...}}, "candles": n, "revisions": n}`."""
-        streams = {
-            f"{instrument}/{data_type}": asdict(account) for (instrument, data_type), account in self.accounts.items()
-        }
-        return {"streams": streams, "candles": self.metrics.candles, "revisions": self.metrics.revisions}
+        """As `Reports.summary`."""
+        return self.reports.summary()
 
     def health_report(self) -> dict[str, Any]:
         """The `/health` document (docs/reference/health.md)."""
-        now_us = self._inputs.clock.now_us()
-        return {
-            **self.health.report(now_us),
-            "draining": self._lifecycle.draining,
-            "uptime_s": round(self._wall.monotonic_s() - self._started_s, 3),
-            "service_time_us": now_us,
-            "candles": self.metrics.candles,
-            "revisions": self.metrics.revisions,
-            "sinks": {
-                outlet.name: {"queue_depth": outlet.depth, **asdict(outlet.counters)} for outlet in self.outputs.all
-            },
-            **self.outputs.report(),
-            "task_failures": dict(self.supervisor.last_error),
-            "kernels": {"compiling": self._kernels.compiling, "compiled": self._kernels.compilations},
-            **({} if self._inputs.live is None else {"sources": self._inputs.live.report(now_us)}),
-            **({} if self.durability is None else {"recovery": self.durability.report()}),
-        }
+        return self.reports.health()
+
+    def not_ready(self) -> list[str]:
+        """Why `/ready` says no; empty where it says yes."""
+        return self.reports.not_ready()
 
     # What hot changes need (changes.Adjustable)
 
@@ -216,6 +227,8 @@ class Service:
 
     async def subscribe(self, instruments: Sequence[InstrumentDefinition]) -> None:
         """Make the sources carry exactly these instruments; raises as `check_instruments`."""
+        if self.durability is not None:
+            await self.durability.ticks.begin()
         self._changing_sources().set_instruments(instruments)
         self.instruments = tuple(instruments)
 
@@ -261,15 +274,9 @@ class Service:
                 self._run_log.changed(after)
         self._ingest.cadence = self._cadence()
 
-    def _not_ready(self) -> list[str]:
-        if self._lifecycle.draining:
-            return ["draining"]
-        return [*self.health.blind(self._inputs.clock.now_us()), *self.outputs.not_ready()]
-
     def _make_pipeline(self, instrument: InstrumentDefinition) -> Pipeline:
         options = replace(pipeline_options(self.settings, instrument), timeframes=self.timeframes)
-        keep_rows = self._durable or self.settings.persist.store_ticks
-        return Pipeline(instrument, options, keep_rows=keep_rows, identify=self._durable)
+        return Pipeline(instrument, options, keep_rows=self._keep_rows, identify=self._durable)
 
     def _begin(self, pipeline: Pipeline) -> None:
         """The service runs, and no connection has proved anything yet."""
@@ -294,63 +301,20 @@ class Service:
             for pipeline in list(self.pipelines.values()):
                 self._run_log.noted(pipeline)
 
-    def _routes(self) -> list[web.RouteDef]:
-        """What is on the service's port beside monitoring."""
-        token = self.settings.monitoring.auth_token.get_secret_value()
-        admin = Admin(
-            self.changes,
-            token=token,
-            current=lambda: (self.instruments, self.timeframes),
-            define=lambda names: define_instruments(self.settings, names),
-        )
-        if Mode.SERVE not in self.settings.modes:
-            return admin.routes()
-        view = ServiceView(
-            current=lambda: (self.instruments, self.timeframes),
-            health=self.health_report,
-            now_us=self._inputs.clock.now_us,
-            gaps=self._known_gaps,
-            latest_book=self.books.latest,
-            store=self.settings.persist.path if Mode.PERSIST in self.settings.modes else None,
-        )
-        host = self.settings.monitoring.host
-        serving = ServingRoutes(self.outputs.serving, view, host=host, token=token, wall=self._wall)
-        return [*admin.routes(), *serving.routes()]
-
-    def _mark_source(self) -> MarkSource:
-        from streaming_service.sinks.redis.marks import MarkSource
-
+    def _mark_source(self, sink: str) -> MarkSource:
         return MarkSource(
             service=self.settings.serve.service,
             instruments=lambda: list(self.pipelines),
-            watermarks=self._watermarks,
+            watermarks=partial(self._watermarks, sink),
             repairing=lambda key: self.durability is not None and self.durability.repairing(key),
         )
 
-    def _known_gaps(self, key: str) -> Sequence[Gap]:
-        pipeline = self.pipelines.get(key)
-        return () if pipeline is None else known_gaps(pipeline, self._inputs.clock.now_us())
-
-    def _watermarks(self) -> dict[str, int]:
-        """Up to when every candle was handed to Redis; nothing while some wait for it."""
-        waiting = any(outlet.depth for outlet in self.outputs.candles if outlet.sink is self.outputs.redis)
-        return {} if waiting else {key: each.clock_us for key, each in self.pipelines.items() if each.started}
-
-    async def _show_open_candles(self) -> None:
-        """Candles in progress, one instrument per turn, so that many instruments share the time of one."""
-        every_s = self.settings.serve.open_candles_every.s
-        while True:
-            keys = list(self.pipelines)
-            for key in keys:
-                await self._wall.sleep(max(every_s / len(keys), _LEAST_BETWEEN_PREVIEWS_S))
-                await self.between_turns(partial(self._show_open, key))
-            if not keys:
-                await self._wall.sleep(every_s)
-
-    def _show_open(self, key: str) -> None:
-        if key in self.pipelines:
-            for batch in self.pipelines[key].preview(self._inputs.clock.now_us()):
-                self.outputs.write_open(batch)
+    def _watermarks(self, sink: str) -> dict[str, int]:
+        """Up to when every candle was handed to a sink; nothing while some are on their way to it."""
+        waiting = any(outlet.unwritten_rows for outlet in self.outputs.candles if outlet.name == sink)
+        if waiting or self._ingest.in_turn:
+            return {}
+        return {key: each.clock_us for key, each in self.pipelines.items() if each.started}
 
     def _make_durability(self) -> Durability:
         live = self._inputs.live
@@ -361,12 +325,21 @@ class Service:
             make=self._make_pipeline,
             fetchers={} if live is None else live.fetchers,
             outlets=self.outputs.durable,
+            tick_outlets=self.outputs.ticks,
         )
 
     def _background(self) -> dict[str, Job]:
-        jobs: dict[str, Job] = {"loop-lag": self._loop_lag.run}
+        jobs: dict[str, Job] = {"loop-lag": self.loop_lag.run}
         if Mode.SERVE in self.settings.modes:
-            jobs["candles in progress"] = self._show_open_candles
+            previews = Previews(
+                self.pipelines,
+                self.outputs.write_open,
+                between_turns=self.between_turns,
+                clock=self.clock,
+                wall=self._wall,
+                every_s=self.settings.serve.open_candles_every.s,
+            )
+            jobs["candles in progress"] = previews.run
         if self._run_log is not None:
             jobs["run-log"] = self._record_gaps
         if self.durability is not None:
@@ -384,7 +357,7 @@ class Service:
         return HealthMonitor(
             streams=self._streams(self.instruments),
             stale_after_s={data_type: section.stale_after_us / 1e6 for data_type, section in enabled.items()},
-            trouble=self._trouble,
+            trouble=self.reports.trouble,
         )
 
     def _streams(self, instruments: Iterable[InstrumentDefinition]) -> dict[tuple[str, DataType], bool]:
@@ -401,10 +374,6 @@ class Service:
         enabled = self.settings.data_types.enabled().values()
         timer_s = min(TIMER_S, *(section.batch_timeout_s for section in enabled)) * self._inputs.speed
         return Cadence.of(self.timeframes, self.settings.candles.grace_us, timer_s=timer_s)
-
-    def _trouble(self, instrument: str, data_type: DataType) -> StreamTrouble:
-        counters = self.pipelines[instrument].counters.get(data_type) if instrument in self.pipelines else None
-        return StreamTrouble(gaps=counters.gaps, errors=counters.invalid) if counters else StreamTrouble()
 
     def _gaps(self) -> list[Gap]:
         """What the ledger must say for batch to know what this run knew: the gaps, and that the run ended."""
@@ -430,21 +399,7 @@ class Service:
             observers=[TurnMonitor(self.health, self.metrics, grace_us=grace_us, speed=speed), self.books],
             keeper=None if self.durability is None else self.durability.recovery,
             undelivered=None if self.durability is None else self.durability.recovery.undelivered,
+            before_turns=None if self.durability is None else self.durability.ticks.begin,
+            after_turns=None if self.durability is None else self.durability.ticks.finish,
             data_types=[DataType(name) for name in self.settings.data_types.enabled()],
-        )
-
-    def _samples(self) -> Iterator[Sample]:
-        now_us = self._inputs.clock.now_us()
-        accounts = self.accounts
-        return chain(
-            samples.account_samples(accounts),
-            samples.trouble_samples({key: self._trouble(*key) for key in accounts}),
-            samples.health_samples(self.health, now_us),
-            samples.outlet_samples(self.outputs.all),
-            samples.task_samples(self.supervisor),
-            samples.kernel_samples(self._kernels),
-            () if self._inputs.live is None else samples.source_samples(self._inputs.live, now_us),
-            () if self.durability is None else samples.recovery_samples(self.durability),
-            self.outputs.samples(),
-            (Sample("ready", (), not self._not_ready()), Sample("event_loop_lag_seconds", (), self._loop_lag.last_s)),
         )

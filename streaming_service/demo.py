@@ -13,6 +13,7 @@ from streaming_service.clock import ScaledClock
 from streaming_service.feeds import Inputs
 from streaming_service.ingest import Feed
 from streaming_service.sink import SinkItem
+from streaming_service.sinks.tables.metering import MeteredTables
 from streaming_service.sinks.terminal import TerminalSink
 from streaming_service.sources.simulated import Disconnected, Fault, SimulatedSource, demo_faults
 
@@ -66,8 +67,9 @@ def _faults() -> tuple[Fault, ...]:
     return (*kept, Disconnected(at_s=OUTAGE_AT_S, for_s=8.0))
 
 
-def demo_service(settings: Settings, terminal: TextIO) -> tuple[Service, DemoTerminal]:
-    """The service of the demo, and its terminal. The simulated clock starts when this is called."""
+def demo_service(settings: Settings, terminal: TextIO) -> tuple[Service, DemoTerminal, MeteredTables]:
+    """The service of the demo, its terminal, and what the run would have taken in BigQuery, in batches by the minutes
+    of the simulation. The simulated clock starts when this is called."""
     simulation = settings.simulation
     clock = ScaledClock(start_us=simulation.start_us, speed=simulation.speed)
     source = SimulatedSource(
@@ -79,10 +81,12 @@ def demo_service(settings: Settings, terminal: TextIO) -> tuple[Service, DemoTer
         faults=_faults(),
     )
     shown = DemoTerminal(TerminalSink(grace_us=settings.candles.grace_us, speed=simulation.speed, stream=terminal))
+    groups = [str(group) for group in settings.features.groups]
+    metered = MeteredTables(settings.persist.bigquery, groups=groups, clock=clock)
     service = Service(
         settings,
         inputs=Inputs((Feed("simulated", source, recorded=True),), clock, simulation.speed),
-        sinks={"terminal": shown},
+        sinks={"terminal": shown, "metered": metered},
         publish_open_candles=True,
     )
-    return service, shown
+    return service, shown, metered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
@@ -57,6 +57,10 @@ class TurnKeeper(Protocol):
 
     def admit(self, batch: CandleBatch) -> CandleBatch | None:
         """What of `batch` was not published before, numbered for good; None if nothing."""
+        ...
+
+    def kept_rows(self, instrument: str, stored: Sequence[TickBatch]) -> Sequence[Rows]:
+        """The rows that `keep` took from `stored`, with their numbers."""
         ...
 
 
@@ -140,7 +144,7 @@ class Ingest:
     every feed is known to be drained, and fans the outputs out. Between the drain and the promise there is no await,
     so no row can come in between. Rows of an instrument without a pipeline, or of a data type that is not among
     `data_types`, are counted in `homeless_rows`. undelivered: by outlet, what it was given before this start and did
-    not write.
+    not write. before_turns, after_turns: awaited before the first turn, and after the last.
     """
 
     def __init__(
@@ -155,6 +159,8 @@ class Ingest:
         observers: Sequence[TurnObserver] = (),
         keeper: TurnKeeper | None = None,
         undelivered: Callable[[str], Iterator[CandleBatch]] | None = None,
+        before_turns: Callable[[], Awaitable[None]] | None = None,
+        after_turns: Callable[[], Awaitable[None]] | None = None,
         data_types: Collection[DataType] = tuple(DataType),
         max_pending_rows: int = MAX_PENDING_ROWS,
     ) -> None:
@@ -162,6 +168,8 @@ class Ingest:
         self.feeds = list(feeds)
         self.homeless_rows: dict[tuple[str, DataType], int] = {}
         self.turns = 0
+        # While candles are on their way to the outlets, the pipelines' clocks are ahead of them.
+        self.in_turn = False
         self.finished = False
         self.cadence = cadence
         self._clock = clock
@@ -170,6 +178,8 @@ class Ingest:
         self._observers = list(observers)
         self._keeper = keeper
         self._undelivered = undelivered
+        self._before_turns = before_turns
+        self._after_turns = after_turns
         self._data_types = frozenset(data_types)
         self._max_pending_rows = max_pending_rows
         self._pending: list[Event] = []
@@ -209,6 +219,8 @@ class Ingest:
             # A source that always has rows must not keep everything else from running.
             await asyncio.sleep(0)
         await self.turn()
+        if self._after_turns is not None:
+            await self._after_turns()
 
     async def _deliver_again(self) -> None:
         """What sinks had taken and not written when the service ended the last time."""
@@ -216,6 +228,8 @@ class Ingest:
             for outlet in self._candle_outlets:
                 for batch in self._undelivered(outlet.name):
                     await outlet.put(batch)
+        if self._before_turns is not None:
+            await self._before_turns()
 
     async def tick(self) -> None:
         """Wake `run` whenever a candle may be due, whether rows come or not."""
@@ -255,6 +269,13 @@ class Ingest:
     async def turn(self) -> None:
         """Drain, feed, advance, publish."""
         self.turns += 1
+        self.in_turn = True
+        try:
+            await self._turn()
+        finally:
+            self.in_turn = False
+
+    async def _turn(self) -> None:
         changes, self._between = self._between, []
         for change in changes:
             change()
@@ -332,18 +353,30 @@ class Ingest:
         admitted = map(self._keeper.admit, [*left, *pipeline.outputs(published_us=published_us)])
         return [batch for batch in admitted if batch is not None]
 
+    def _rows(self, instrument: str, pipeline: CandlePipeline) -> Sequence[Rows]:
+        """What the turn fed, for the outlets of ticks."""
+        stored, pipeline.stored = pipeline.stored, []
+        if not self._tick_outlets:
+            return ()
+        if self._keeper is None:
+            return [Rows(instrument, batch) for batch in stored]
+        return self._keeper.kept_rows(instrument, stored)
+
     async def _publish(self, instrument: str, pipeline: CandlePipeline) -> None:
         published_us = self._clock.now_us()
         closed = self._closed(instrument, pipeline, published_us)
-        stored, pipeline.stored = pipeline.stored, []
+        rows = self._rows(instrument, pipeline)
         for batch in closed:
             for observer in self._observers:
                 observer.published(batch, published_us)
             for outlet in self._candle_outlets:
                 await outlet.put(batch)
         for outlet in self._tick_outlets:
-            for ticks in stored:
-                await outlet.put(Rows(instrument, ticks))
+            for ticks in rows:
+                await outlet.put(ticks)
+        if closed:
+            # What is closed goes out while the candles of the next instrument are computed, and not behind the last's.
+            await asyncio.sleep(0)
 
 
 def _stamped(batch: CandleBatch, published_us: int) -> CandleBatch:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from market_data_tick_handler.config.settings import Mode, Settings, Target, Transport
 from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.ticks import DataType
 from streaming_service.clock import Clock
 from streaming_service.monitoring.metrics import Sample
+from streaming_service.numbering import ChannelNumbers, first_number
 from streaming_service.serving.options import ServingOptions
+from streaming_service.serving.samples import websocket_samples
 from streaming_service.serving.sink import ServingSink
 from streaming_service.sink import BUSY_ATTEMPTS, FullPolicy, Outlet, Sink
 from streaming_service.sinks.bus import InProcessBus
@@ -20,18 +23,22 @@ from streaming_service.sinks.terminal import TerminalSink
 
 if TYPE_CHECKING:
     from streaming_service.sinks.bigquery.sink import BigQuerySink
-    from streaming_service.sinks.redis.marks import MarkSource
+    from streaming_service.sinks.marks import MarkSource
     from streaming_service.sinks.redis.sink import RedisSink
+    from streaming_service.sinks.tables.local import LocalTableSink
+    from streaming_service.sinks.tables.sink import TableSink
 
 FLUSH_INTERVAL_S: Final = 5.0
 # A flush of the spool is what makes its rows outlive the process.
-_FLUSHED: Final[Mapping[str, float]] = {"bigquery": 1.0}
+_FLUSHED: Final[Mapping[str, float]] = {"bigquery": 1.0, "tables": 1.0}
 # What is stored must not have holes; what is watched may be late for itself only.
-_STORED: Final = ("parquet", "bigquery", "ticks")
+_STORED: Final = ("parquet", "tables", "bigquery", "ticks")
 # What a restart delivers again. Redis bounds what waits for it itself, and must hold nobody up.
-_DURABLE: Final = ("parquet", "bigquery", "redis")
+_DURABLE: Final = ("parquet", "tables", "bigquery", "redis")
 # Takes everything at once, and is no slower than the turn that closes a thousand candles.
-_NEVER_WAITS: Final = ("websocket",)
+_NEVER_WAITS: Final = ("websocket", "metered")
+# Batches for a program that takes ticks; a turn makes one or a few.
+_TICKS_WAITING: Final = 64
 # Tries of a sink whose disk is full, up to ten seconds apart, before rows count as lost: ten minutes.
 _PATIENT: Final = 64
 
@@ -43,9 +50,12 @@ class _TakesOpenCandles(Protocol):
 class Outputs:
     """The outlets of one service.
 
-    terminal: a stream that gets one line per candle. more: further sinks for candles, by name. journaled: day files are
+    terminal: a stream that gets one line per candle. more: further sinks for candles, by name; for stored ticks too
+    where they say `takes_ticks`. journaled: day files are
     written from journals, and not as rows come. speed: of the service's clock, in seconds per second of `wall`.
-    marks: what is said on the marks channels of Redis.
+    marks: what the sink of a name says on the channels of marks. ticks: sinks for ticks, by name, for which everything
+    else waits.
+    instruments: those of now.
     """
 
     def __init__(
@@ -57,24 +67,33 @@ class Outputs:
         terminal: TextIO | None,
         more: Mapping[str, Sink],
         journaled: bool,
-        marks: Callable[[], MarkSource],
+        marks: Callable[[str], MarkSource],
+        instruments: Callable[[], Iterable[InstrumentDefinition]],
+        ticks: Mapping[str, Sink] | None = None,
     ) -> None:
         self.bus = InProcessBus()
-        self.serving = ServingSink(ServingOptions.of(settings.serve), clock=wall)
+        told = marks("websocket") if Mode.SERVE in settings.modes else None
+        self.serving = ServingSink(ServingOptions.of(settings.serve), clock=wall, marks=told)
         self.redis: RedisSink | None = None
         self._settings = settings
+        self._instruments = instruments
         self._wall = wall
         self._speed = speed
         if Mode.SERVE in settings.modes and settings.serve.transport is Transport.REDIS:
             from streaming_service.sinks.redis.options import RedisOptions
             from streaming_service.sinks.redis.sink import RedisSink as Redis
 
-            self.redis = Redis(RedisOptions.of(settings.serve), clock=wall, marks=marks())
+            self.redis = Redis(RedisOptions.of(settings.serve), clock=wall, marks=marks("redis"))
         self.bigquery = self._bigquery() if self._persists(Target.BIGQUERY) else None
+        self.tables = self._tables() if self._persists(Target.PARQUET) and settings.persist.tables else None
         self.candles = [self._outlet(name, sink) for name, sink in self._candle_sinks(terminal, more)]
         self.ticks = [self._outlet(name, sink) for name, sink in self._tick_sinks(journaled)]
-        if self.bigquery is not None and settings.persist.store_ticks:
-            self.ticks += [outlet for outlet in self.candles if outlet.sink is self.bigquery]
+        self.ticks += [Outlet(name, sink, clock=wall, capacity=_TICKS_WAITING) for name, sink in (ticks or {}).items()]
+        if settings.keeps_ticks:
+            takers: dict[str, Sink] = dict(self._table_sinks)
+            takers |= {name: sink for name, sink in more.items() if getattr(sink, "takes_ticks", False)}
+            there = {outlet.name: outlet for outlet in self.candles}
+            self.ticks += [there.get(name) or self._outlet(name, sink) for name, sink in takers.items()]
 
     @property
     def all(self) -> list[Outlet]:
@@ -104,17 +123,36 @@ class Outputs:
             told["redis"] = self.redis.report()
         if self.bigquery is not None:
             told["bigquery"] = [asdict(table) for table in self.bigquery.report()]
+        if self.tables is not None:
+            told["tables"] = [asdict(table) for table in self.tables.report()]
+        for name, sink in self._table_sinks.items():
+            from streaming_service.sinks.tables.samples import cost_report
+
+            told.setdefault("cost", {})[name] = cost_report(sink, self._wall.now_us())
         return told
 
     def samples(self) -> Iterator[Sample]:
         """Metrics of sinks that have some of their own."""
+        if Mode.SERVE in self._settings.modes:
+            yield from websocket_samples(self.serving)
         if self.redis is not None:
             from streaming_service.sinks.redis.samples import redis_samples
 
             yield from redis_samples(self.redis)
+        for name, sink in self._table_sinks.items():
+            from streaming_service.sinks.tables.samples import table_samples
+
+            yield from table_samples(name, sink, self._wall.now_us())
+
+    @property
+    def _table_sinks(self) -> Mapping[str, TableSink]:
+        """Sinks of tables, by the name of their outlet."""
+        found: dict[str, TableSink | None] = {"bigquery": self.bigquery, "tables": self.tables}
+        return {name: sink for name, sink in found.items() if sink is not None}
 
     def _persists(self, target: Target) -> bool:
-        return Mode.PERSIST in self._settings.modes and self._settings.persist.target is target
+        settings = self._settings
+        return (settings.keeps_candles or settings.keeps_ticks) and settings.persist.target is target
 
     def _bigquery(self) -> BigQuerySink:
         from streaming_service.sinks.bigquery.sink import BigQuerySink as BigQuery
@@ -123,12 +161,23 @@ class Outputs:
         enabled = [DataType(name) for name in settings.data_types.enabled()]
         return BigQuery(
             settings.persist.bigquery,
-            timeframes=settings.candles.timeframes,
-            data_types=enabled if settings.persist.store_ticks else (),
+            timeframes=settings.candles.timeframes if settings.keeps_candles else (),
+            data_types=enabled if settings.keeps_ticks else (),
             chains=DataType.OPTIONS in enabled,
             groups=[str(group) for group in settings.features.groups],
             clock=self._wall,
             service=settings.serve.service,
+            instruments=self._instruments,
+        )
+
+    def _tables(self) -> LocalTableSink:
+        from streaming_service.sinks.tables.local import LocalTableSink as LocalTables
+
+        return LocalTables(
+            self._settings.persist,
+            groups=[str(group) for group in self._settings.features.groups],
+            clock=self._wall,
+            service=self._settings.serve.service,
         )
 
     def _candle_sinks(self, terminal: TextIO | None, more: Mapping[str, Sink]) -> Iterator[tuple[str, Sink]]:
@@ -138,18 +187,20 @@ class Outputs:
             yield "websocket", self.serving
         if self.redis is not None:
             yield "redis", self.redis
-        if self.bigquery is not None:
+        if settings.keeps_candles and self.bigquery is not None:
             yield "bigquery", self.bigquery
-        if self._persists(Target.PARQUET):
+        if settings.keeps_candles and self._persists(Target.PARQUET):
             from streaming_service.sinks.parquet import ParquetSink
 
             yield "parquet", ParquetSink(partial(_candle_writer, settings.persist.path))
-        if terminal is not None:
+        if settings.keeps_candles and self.tables is not None:
+            yield "tables", self.tables
+        if terminal is not None and settings.modes != (Mode.TICKS,):
             yield "terminal", TerminalSink(grace_us=settings.candles.grace_us, speed=self._speed, stream=terminal)
         yield from more.items()
 
     def _tick_sinks(self, journaled: bool) -> Iterator[tuple[str, Sink]]:
-        if self._persists(Target.PARQUET) and self._settings.persist.store_ticks and not journaled:
+        if self._persists(Target.PARQUET) and self._settings.keeps_ticks and not journaled:
             from streaming_service.sinks.ticks import RawTickSink
 
             yield "ticks", RawTickSink(partial(_tick_writer, self._settings.persist.path))
@@ -164,6 +215,7 @@ class Outputs:
             policy=FullPolicy.BLOCK if stored or name in _NEVER_WAITS else FullPolicy.DROP_OLDEST,
             flush_interval_s=_FLUSHED.get(name, FLUSH_INTERVAL_S) if stored or name in _DURABLE else None,
             busy_attempts=_PATIENT if stored else BUSY_ATTEMPTS,
+            numbers=ChannelNumbers(first_number(self._wall.now_us())) if sink is self.bus else None,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
+# Every kernel was used by then, and what that loaded stays for good.
+_WARM_S: Final = 90.0
 
 
 def run(service: Service, *, duration_s: float | None = None, settings: Reader | None = None) -> int:
@@ -53,10 +56,26 @@ async def _run_until_signal(service: Service, duration_s: float | None, settings
         if settings is not None:
             loop.add_signal_handler(signal.SIGHUP, again.set)
     reloading = asyncio.create_task(_reload(service, settings, again), name="reload")
+    collecting = asyncio.create_task(spare_the_collector(service), name="collector")
     try:
         await service.run(stop, duration_s)
     finally:
         reloading.cancel()
+        collecting.cancel()
+
+
+async def spare_the_collector(service: Service, *, warm_s: float = _WARM_S) -> None:
+    """Keep the garbage collector from looking again and again at what lives as long as the process, until cancelled:
+    with hundreds of instruments that takes it a fifth of a second, in which no candle leaves."""
+    await service.started.wait()
+    gc.collect()
+    gc.freeze()
+    try:
+        await asyncio.sleep(warm_s)
+        gc.freeze()
+        await asyncio.get_running_loop().create_future()
+    finally:
+        gc.unfreeze()
 
 
 async def _reload(service: Service, settings: Reader | None, again: asyncio.Event) -> None:

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Rows
+from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import SinkBusy, SinkError, SinkRejected
 from streaming_service.clock import Clock
+from streaming_service.numbering import ChannelNumbers
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,29 @@ class Sink(Protocol):
     async def flush(self) -> None: ...
 
     async def aclose(self) -> None: ...
+
+
+class TickChannel(NamedTuple):
+    """What numbers ticks: a journal (`birth`) of an instrument, by data type, as fed or as fetched by repairs."""
+
+    instrument: str
+    data_type: DataType
+    birth: str
+    fetched: bool = False
+
+
+@runtime_checkable
+class CountsTicks(Protocol):
+    """A sink that remembers which ticks it has, over restarts, and takes none of them twice."""
+
+    async def resume_ticks(self, ends: Mapping[TickChannel, int]) -> Mapping[TickChannel, int]:
+        """The number of the last row of each channel that the sink has or need not have. One that is new to it begins
+        behind the number given, from now on and over restarts.
+
+        Raises:
+            SinkError: not now.
+        """
+        ...
 
 
 class FullPolicy(StrEnum):
@@ -60,7 +85,9 @@ class Outlet:
     """One sink behind its queue of at most `capacity` batches.
 
     busy_attempts: writes to a sink that is busy, before a batch counts as failed.
+    numbers: for candles that have none, before any of them can be dropped here.
     settled: rows put, in order, that need not be delivered again: written and flushed, or counted as lost.
+    abandoned: set once nobody writes any more.
 
     With `block` a full queue makes ingest wait, and so the sources; with `drop_oldest` the oldest batch goes and is
     counted. One producer, one consumer.
@@ -76,6 +103,7 @@ class Outlet:
         policy: FullPolicy = FullPolicy.BLOCK,
         flush_interval_s: float | None = None,
         busy_attempts: int = BUSY_ATTEMPTS,
+        numbers: ChannelNumbers | None = None,
     ) -> None:
         self.name = name
         self.sink = sink
@@ -83,6 +111,7 @@ class Outlet:
         self.policy = policy
         self.flush_interval_s = flush_interval_s
         self._busy_attempts = busy_attempts
+        self._numbers = numbers
         self.counters = OutletCounters()
         self.settled = 0
         self._clock = clock
@@ -90,7 +119,7 @@ class Outlet:
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._closing = False
-        self._abandoned = False
+        self.abandoned = asyncio.Event()
         self._using_sink = asyncio.Lock()
 
     @property
@@ -107,13 +136,15 @@ class Outlet:
     async def put(self, item: SinkItem) -> None:
         """Queue `item`, following the policy when the queue is full. After `abandon` it is counted as failed."""
         self.counters.put += row_count(item)
-        while len(self._queue) >= self.capacity and not self._abandoned:
+        if self._numbers is not None and isinstance(item, CandleBatch):
+            item = self._numbers.number(item)
+        while len(self._queue) >= self.capacity and not self.abandoned.is_set():
             if self.policy is FullPolicy.DROP_OLDEST:
                 self.counters.dropped += row_count(self._queue.popleft())
             else:
                 self._room.clear()
                 await self._room.wait()
-        if self._abandoned:
+        if self.abandoned.is_set():
             self.counters.failed += row_count(item)
             return
         self._queue.append(item)
@@ -126,7 +157,7 @@ class Outlet:
 
     def abandon(self) -> None:
         """Nobody writes any more: what is queued or still comes is counted as failed and holds nothing up."""
-        self._abandoned = True
+        self.abandoned.set()
         self.counters.failed += sum(row_count(item) for item in self._queue)
         self._queue.clear()
         self._room.set()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.streaming_service.sinks.bigquery.emulators import Emulator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_SAMPLES = "../shared/data"
@@ -56,3 +61,23 @@ def samples_dir() -> Path:
 def golden_dir() -> Path:
     """Expected values of the feature columns, with the script that compares against them."""
     return REPOSITORY / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """local-bigquery, else bqemulator, started once for all tests; skips, with the reason, where neither can be had."""
+    pytest.importorskip("google.cloud.bigquery", reason="needs google-cloud-bigquery: install the extra gcp")
+    pytest.importorskip("google.cloud.bigquery_storage_v1", reason="needs google-cloud-bigquery-storage: the extra gcp")
+    from tests.streaming_service.sinks.bigquery import emulators
+
+    reasons = []
+    for start in (emulators.start_local_bigquery, emulators.start_bqemulator):
+        try:
+            running = start(tmp_path_factory.mktemp("emulator"))
+        except emulators.Unavailable as reason:
+            reasons.append(str(reason))
+            continue
+        yield running
+        running.stop()
+        return
+    pytest.skip("needs a BigQuery emulator: " + "; ".join(reasons))

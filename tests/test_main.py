@@ -58,6 +58,11 @@ def test_a_list_ends_at_the_next_option_and_at_a_double_dash() -> None:
     assert normalise("parity --timeframes 1m -- a b".split()) == "parity --timeframes 1m a b".split()
 
 
+def test_an_address_is_no_value_of_a_list() -> None:
+    typed = "watch --timeframes 15s 1m redis://127.0.0.1:6379 --once".split()
+    assert normalise(typed) == "watch --timeframes 15s --timeframes 1m redis://127.0.0.1:6379 --once".split()
+
+
 def test_file_names_may_contain_commas() -> None:
     assert normalise(["replay", "--files", "a,b.csv", "c.csv"]) == ["replay", "--files", "a,b.csv", "--files", "c.csv"]
 
@@ -118,7 +123,7 @@ def test_help_needs_no_heavy_import() -> None:
 
 
 def test_python_m_is_the_same_command() -> None:
-    command = [sys.executable, "-m", "market_data_tick_handler", "--mode", "watch"]
+    command = [sys.executable, "-m", "market_data_tick_handler", "--mode", "full-pipeline-ticks"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "later version" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from market_data_tick_handler.client.bigquery_client import BigQueryClient, QueryPlan
 from market_data_tick_handler.client.buffer import Policy
 from market_data_tick_handler.client.items import Candle, CandleGap, GapReason, Origin
 from market_data_tick_handler.client.live_feature_stream import LiveFeatureStream
@@ -9,6 +10,7 @@ from market_data_tick_handler.client.retry import ClientTiming
 from market_data_tick_handler.client.stats import StreamStats
 
 __all__ = [
+    "BigQueryClient",
     "Candle",
     "CandleGap",
     "ClientTiming",
@@ -16,5 +18,6 @@ __all__ = [
     "LiveFeatureStream",
     "Origin",
     "Policy",
+    "QueryPlan",
     "StreamStats",
 ]

@@ -18,7 +18,7 @@ from market_data_tick_handler.client.messages import Message
 from market_data_tick_handler.client.retry import ClientTiming, Retry
 from market_data_tick_handler.client.stats import StreamStats
 from market_data_tick_handler.client.stored import StoredCandles
-from market_data_tick_handler.client.subscription import make_subscription
+from market_data_tick_handler.client.subscription import has_bare_symbols, make_subscription
 from market_data_tick_handler.client.sync_iteration import iterate
 from market_data_tick_handler.client.transport import configured_transport, default_exchange, transport_scheme
 from market_data_tick_handler.core.timeframes import Timeframe
@@ -96,7 +96,7 @@ class LiveFeatureStream:
             exchange=exchange,
             underlyings=underlying,
             include_open=include_open,
-            default_exchange=default_exchange() if exchange is None and symbol else _DEFAULT_EXCHANGE,
+            default_exchange=default_exchange() if exchange is None and has_bare_symbols(symbol) else _DEFAULT_EXCHANGE,
         )
         self._stats = StreamStats()
         self._buffer = DeliveryBuffer(parse_policy(policy), buffer)

@@ -59,6 +59,7 @@ class RedisFeed:
         self._heard_s = 0.0
         self._verified_s = 0.0
         self._unknown_since_s: float | None = None
+        self._suspected: set[Channel] = set()
         intake.on_need = self._need
 
     async def run(self) -> None:
@@ -88,6 +89,8 @@ class RedisFeed:
 
     async def _session(self) -> None:
         self._attempt += 1
+        # A server that was restarted empty gets its streams again one by one.
+        self._unknown_since_s, self._suspected = None, set()
         async with self._place.connect(attempt=self._attempt) as (line, asking):
             await self._subscribe(line)
             # A server that is still loading its data lets us subscribe, and answers nothing.
@@ -220,9 +223,12 @@ class RedisFeed:
         served = await asking.call([(b"EXISTS", channels.watermarks(channel.key).encode()) for channel in absent])
         unknown = [channel for channel, is_served in zip(absent, served, strict=True) if not is_served]
         others = await asking.streams("candles:*", _SHOWN) if unknown else []
-        if others:
+        # Others are there for all the time, and not since a moment ago: a service that begins has one channel first.
+        suspected, self._suspected = self._suspected, set(unknown) if others else set()
+        lasting = [channel for channel in unknown if others and channel in suspected]
+        if lasting:
             raise NotFound(
-                f"{self._place.name}: nobody publishes on {', '.join(channel.name for channel in unknown[:_SHOWN])}; "
+                f"{self._place.name}: nobody publishes on {', '.join(channel.name for channel in lasting[:_SHOWN])}; "
                 f"there are, for example: {', '.join(sorted(others))}"
             )
 

@@ -22,8 +22,9 @@ class ClientTiming:
 
     poll_s: how often it makes sure that it has missed nothing. timeout_s: an answer that takes longer does not come.
     verify_s: how often it makes sure that the numbers are still the same ones. give_up_s: how long a candle that was
-    announced, but is nowhere to be found, is waited for. unknown_after_s: how long a channel may not exist while other
-    channels do. backoff_base_s, backoff_cap_s: the wait after n failures is drawn from [0, min(cap, base * 2**n)].
+    announced, but is nowhere to be found, is waited for. unknown_after_s: how long a channel may not exist, and once
+    more as long while other channels do. backoff_base_s, backoff_cap_s: the wait after n failures is drawn from
+    [0, min(cap, base * 2**n)].
     """
 
     poll_s: float = 1.0

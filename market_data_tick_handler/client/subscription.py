@@ -77,6 +77,11 @@ def make_subscription(
     )
 
 
+def has_bare_symbols(symbols: str | Sequence[str] | None) -> bool:
+    """Whether one of `symbols` needs an exchange to mean an instrument."""
+    return any(":" not in text or "/" in text for text in _listed(symbols))
+
+
 def mark_pattern(pattern: str) -> str:
     """Pattern of the channels of watermarks of the instruments whose candles `pattern` is about."""
     return channels.watermarks(parse_candle_channel(pattern).key)

@@ -19,6 +19,7 @@ LIST_OPTIONS: Final = {
     "--venues": "--venues",
     "--timeframe": "--timeframes",
     "--timeframes": "--timeframes",
+    "--columns": "--columns",
     "--data-types": "--data-types",
     "--instrument-types": "--instrument-types",
     "--files": "--files",
@@ -26,21 +27,27 @@ LIST_OPTIONS: Final = {
 }
 # A comma may be part of a file's name.
 SPACE_ONLY: Final = frozenset({"--files"})
+# Part of an address, which is no value of a list.
+_ADDRESS: Final = "://"
 FLAGS: Final = frozenset({"--verbose", "--force"})
 GROUPS: Final = frozenset({"batch", "config"})
+# Of these, --mode is an option like others: the mode that is planned.
+_OWN_MODE: Final = frozenset({"plan"})
 
 
 def normalise(argv: Sequence[str]) -> list[str]:
     """`argv` (without the program's name) as the parser takes it: sub-command first, one option per list value.
 
     Option names and mode names are taken in any case and with `_` for `-`; values keep their case. A list takes every
-    word up to the next option; `--` ends it. `--mode` may stand anywhere.
+    word up to the next option or address; `--` ends it. `--mode` may stand anywhere.
 
     Raises:
         ConfigError: `--mode` without a value, given twice, or unknown.
         NotInstalled: the mode belongs to a later version.
     """
     tokens = [_option_name(token) for token in argv]
+    if _OWN_MODE.intersection(token.lower() for token in tokens[:1]):
+        return _positional_mode(tokens)
     mode, tokens = _take_mode(tokens)
     if mode is None:
         return _positional_mode(tokens)
@@ -105,7 +112,7 @@ def _expanded(tokens: list[str]) -> Iterator[str]:
             continue
         option = LIST_OPTIONS[name]
         values = [value] if equals else []
-        while position < len(tokens) and not tokens[position].startswith("-"):
+        while position < len(tokens) and not tokens[position].startswith("-") and _ADDRESS not in tokens[position]:
             values.append(tokens[position])
             position += 1
         if position < len(tokens) and tokens[position] == "--":

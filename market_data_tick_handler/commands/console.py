@@ -50,6 +50,20 @@ def utc_text(time_us: int) -> str:
     return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def size_text(size: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1_024:
+            return f"{size:,.0f} {unit}" if unit == "B" or size >= 100 else f"{size:,.1f} {unit}"
+        size /= 1_024
+    return f"{size:,.1f} TiB"
+
+
+def usd_text(usd: float) -> str:
+    """USD; what is less than a cent with more digits."""
+    return f"{usd:,.2f}" if usd == 0 or usd >= 0.01 else f"{usd:.6f}"
+
+
 def report_error(error: BaseException, *, verbose: bool) -> int:
     """Print `error` on stderr, one line per cause, and give the exit code it means."""
     console = stderr()

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from market_data_tick_handler.commands.console import DONE, FAILED, stdout, table
+from market_data_tick_handler.commands.console import DONE, FAILED, size_text, stdout, table, usd_text
 from market_data_tick_handler.errors import ConfigError
 
 if TYPE_CHECKING:
     from market_data_tick_handler.commands.parity import StoreComparison
     from market_data_tick_handler.config import Settings
     from streaming_service.app import Service
+    from streaming_service.sinks.tables.metering import MeteredTables
 
 _MARKER = ".tick-handler-demo"
-_TABLES = ("processed_candles", "raw_tick_data", "gap_ledger", "checkpoints", "again")
+_TABLES = ("processed_candles", "raw_tick_data", "gap_ledger", "checkpoints", "tables", "again")
 _COUNTS = ("received", "accepted", "duplicate", "late", "invalid", "refused", "clamped")
 
 
@@ -58,7 +59,7 @@ def run(options: DemoOptions) -> int:
     settings = demo_settings(
         out=options.out, seed=options.seed, speed=options.speed, port=_free_port(options.port, console)
     )
-    service, terminal = demo_service(settings, candle_output())
+    service, terminal, metered = demo_service(settings, candle_output())
     _introduce(console, options, settings)
     started_s = time.monotonic()
     code = run_service(service, duration_s=options.duration_s or None)
@@ -66,6 +67,7 @@ def run(options: DemoOptions) -> int:
     if code and not service.metrics.candles:
         return code
     _summarise(console, service, market_s=took_s * options.speed, took_s=took_s, left_out=terminal.left_out)
+    _tell_cost(console, settings, metered)
     if code:
         return code
     same = _prove(console, settings, options.out)
@@ -129,6 +131,35 @@ def _summarise(console: Console, service: Service, *, market_s: float, took_s: f
     console.print(table("Ticks", ("stream", *_COUNTS), rows))
     candles, revisions = service.metrics.candles, service.metrics.revisions
     console.print(f"\nCandles  {candles:,} published, {revisions:,} revisions ({left_out:,} 15s lines not shown)")
+
+
+def _tell_cost(console: Console, settings: Settings, metered: MeteredTables) -> None:
+    """What the run would have cost in BigQuery, in batches and row by row."""
+    from streaming_service.sinks.bigquery.cost import Usage
+
+    bigquery, meter = settings.persist.bigquery, metered.meter
+    total, every = Usage(), sorted(meter.totals.items())
+    for _, used in every:
+        total.add(used)
+    calls, usd = meter.row_by_row()
+    rows = [(name, used.rows, size_text(used.data_bytes), used.calls, used.rows) for name, used in every]
+    rows.append(("all", total.rows, size_text(total.data_bytes), total.calls, calls))
+    console.print()
+    console.print(table("BigQuery, had it been there", ("table", "rows", "size", "API calls", "row by row"), rows))
+    fewer = 100.0 * (1.0 - total.calls / calls) if calls else 0.0
+    console.print(
+        f"\nCost     {total.calls:,} API calls in batches of a minute, {calls:,} row by row: {fewer:.2f} % fewer; at "
+        f"most {metered.busiest} a minute and table, as max(1, bytes / {size_text(bigquery.max_batch_bytes)}) allows",
+        soft_wrap=True,
+    )
+    prices, dearer = bigquery.prices, meter.without_free_part()
+    compared = f"compared on {prices.date}" if prices.date else "not compared yet"
+    console.print(
+        f"Cost     {usd_text(total.usd)} USD in batches ({usd_text(dearer)} where the free part of the month is used "
+        f"up), {usd_text(usd)} USD row by row; prices: {prices.source}, {compared}",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def program() -> str:

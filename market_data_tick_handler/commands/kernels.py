@@ -1,37 +1,14 @@
-"""Compiles the kernels before a command needs them, and says so: a silent first minute looks like a hang."""
+"""Compiles the kernels before a command needs them, and says so where people look."""
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 from market_data_tick_handler.commands.console import stderr
 
 
 def prepare_kernels(say: Callable[[str], None] | None = None) -> None:
     """Compile what is not in the cache yet. `say` gets lines of text; the default writes them to stderr."""
-    from market_data_tick_handler.core import warmup
+    from market_data_tick_handler.storage.compilation import compile_on_first_run
 
-    if warmup.is_warm():
-        return
-    tell = say or (lambda text: stderr().print(text, markup=False))
-    tell("First run on this machine: compiling kernels once; later starts take them from the cache.")
-    started_s = time.monotonic()
-    warmup.compile_kernels(lambda name: tell(f"  {name}"))
-    tell("  csv files")
-    _read_a_csv_file()
-    tell(f"Compiled in {time.monotonic() - started_s:.1f} s.")
-
-
-def _read_a_csv_file() -> None:
-    from market_data_tick_handler.storage.tardis_csv import read_tardis_csv
-
-    header = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount"
-    row = "binance,BTCUSDT,1704067200000000,1704067200002000,1,buy,100.5,0.25"
-    with tempfile.TemporaryDirectory(prefix="tick-handler-") as folder:
-        path = Path(folder) / "binance_trades_2024-01-01_BTCUSDT.csv"
-        path.write_text(f"{header}\n{row}\n", encoding="utf-8")
-        for _ in read_tardis_csv(path, read_ahead=False):
-            pass
+    compile_on_first_run(say or (lambda text: stderr().print(text, markup=False)))

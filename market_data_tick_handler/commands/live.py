@@ -1,4 +1,4 @@
-"""`stream`, `serve`, `persist`: settings plus flags, then the service until it is told to stop."""
+"""`stream`, `serve`, `persist`, `ticks`: settings plus flags, then the service until it is told to stop."""
 
 from __future__ import annotations
 

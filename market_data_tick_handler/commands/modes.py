@@ -11,14 +11,21 @@ from market_data_tick_handler.errors import ConfigError, NotInstalled
 # Mode name -> the words of its sub-command.
 AVAILABLE: Final[Mapping[str, tuple[str, ...]]] = {
     "demo": ("demo",),
+    "watch": ("watch",),
     "stream": ("stream",),
     "streaming-candles": ("stream",),
     "serve": ("serve",),
     "streaming-candles-serve": ("serve",),
     "persist": ("persist",),
     "streaming-candles-bigquery": ("persist",),
+    "ticks": ("ticks",),
+    "streaming-ticks": ("ticks",),
+    "streaming-ticks-bigquery": ("ticks",),
     "replay": ("replay",),
     "parity": ("parity",),
+    "plot": ("plot",),
+    "plan": ("plan",),
+    "query": ("query",),
     "config": ("config",),
     "batch": ("batch",),
     "candle-processing": ("batch", "candle-processing"),
@@ -27,14 +34,7 @@ AVAILABLE: Final[Mapping[str, tuple[str, ...]]] = {
 # Parts of the product that later versions bring. Their names are known, so that the answer can be plain.
 LATER: Final[frozenset[str]] = frozenset(
     {
-        "ticks",
-        "streaming-ticks",
-        "streaming-ticks-bigquery",
         "live-instruments-sync",
-        "watch",
-        "plot",
-        "query",
-        "plan",
     }
 )
 LATER_BATCH: Final[frozenset[str]] = frozenset(

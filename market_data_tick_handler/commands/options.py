@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 _WHAT = "What"
 _SETTINGS = "Settings"
+_ASSUMED = "Assumptions"
 
 Symbols = Annotated[
     list[str] | None,
@@ -49,3 +50,24 @@ LogLevel = Annotated[
     typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.", rich_help_panel=_SETTINGS),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and debug logs.", rich_help_panel=_SETTINGS)]
+
+
+def _rate(flag: str, what: str) -> Any:
+    return typer.Option(flag, min=0, metavar="N", help=what, show_default=False, rich_help_panel=_ASSUMED)
+
+
+TradesPerSecond = Annotated[
+    float | None, _rate("--trades-per-second", "Trades of an instrument; default 40, of a simulation its own rate.")
+]
+BooksPerSecond = Annotated[float | None, _rate("--books-per-second", "Book snapshots of an instrument; default 10.")]
+TickersPerSecond = Annotated[
+    float | None, _rate("--tickers-per-second", "Derivative tickers of an instrument; default 3.")
+]
+LiquidationsPerSecond = Annotated[
+    float | None, _rate("--liquidations-per-second", "Liquidations of an instrument; default 0.05.")
+]
+OptionsPerSecond = Annotated[float | None, _rate("--options-per-second", "Rows of an option chain; default 100.")]
+RevisionsPerCandle = Annotated[
+    float | None, _rate("--revisions-per-candle", "Further publications of a candle; default 0.02.")
+]
+OptionsPerChain = Annotated[int | None, _rate("--options-per-chain", "Options of a chain; default 800.")]

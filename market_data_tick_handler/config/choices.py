@@ -16,10 +16,11 @@ class Choice(StrEnum):
 
 
 class Mode(Choice):
-    """What a stream does with its candles."""
+    """What a stream does: candles to other programs, candles to storage, raw ticks to storage."""
 
     SERVE = "serve"
     PERSIST = "persist"
+    TICKS = "ticks"
 
 
 class SourceName(Choice):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from typing import Final
 
-from market_data_tick_handler.config.choices import Mode, SourceName, Target
+from market_data_tick_handler.config.choices import SourceName, Target
 from market_data_tick_handler.config.settings import Settings
 from market_data_tick_handler.errors import NotInstalled
 
@@ -32,7 +32,8 @@ def is_installed(choice: StrEnum) -> bool:
 def check_installed(settings: Settings) -> None:
     """Refuse settings that ask for parts whose extras are not installed.
 
-    Only what would be used counts: sources of enabled data types and their fallbacks, the target with mode persist.
+    Only what would be used counts: sources of enabled data types and their fallbacks, the target with modes persist and
+    ticks.
 
     Raises:
         NotInstalled: names every such choice and the extra that brings it.
@@ -54,5 +55,5 @@ def _missing(settings: Settings) -> Iterator[tuple[str, StrEnum]]:
         for choice in (section.source, *section.fallback):
             if not is_installed(choice):
                 yield f"data_types.{name}", choice
-    if Mode.PERSIST in settings.modes and not is_installed(settings.persist.target):
+    if (settings.keeps_candles or settings.keeps_ticks) and not is_installed(settings.persist.target):
         yield "persist.target", settings.persist.target

@@ -229,7 +229,17 @@ class PersistSettings(Section):
     path: str = Field(
         default="./market_data", min_length=1, description="directory, or store address, of the Parquet layout"
     )
-    store_ticks: bool = Field(default=False, description="keep the raw ticks too, as day files under raw_tick_data/")
+    store_ticks: bool = Field(
+        default=False,
+        description="keep the raw ticks too, as day files under raw_tick_data/ and in tables; mode ticks always does",
+    )
+    tables: bool = Field(
+        default=True,
+        description=(
+            "target parquet: also keep the tables that BigQuery would have, as files under tables/, for `query`; "
+            "persist.bigquery says their dataset, batch_timeouts and ttl_days"
+        ),
+    )
     queue_size: int = Field(
         default=512, ge=1, description="batches that may wait for a slow target; what overflows is counted"
     )

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     modes: Annotated[tuple[Mode, ...], OneLineList] = Field(
         default=(Mode.SERVE, Mode.PERSIST),
         min_length=1,
-        description="what `stream` does with candles: serve, persist or both",
+        description="what `stream` does: serve candles, persist candles, keep raw ticks (ticks), or several of them",
     )
     default_exchange: str = Field(default="binance", min_length=1, description="exchange of a bare symbol")
     instruments: Annotated[tuple[str, ...], OneLineList] = Field(
@@ -67,6 +67,16 @@ class Settings(BaseSettings):
     monitoring: MonitoringSettings = MonitoringSettings()
     logging: LoggingSettings = LoggingSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
+
+    @property
+    def keeps_candles(self) -> bool:
+        """Whether candles go to `persist.target`."""
+        return Mode.PERSIST in self.modes
+
+    @property
+    def keeps_ticks(self) -> bool:
+        """Whether raw ticks go to `persist.target`: in mode ticks always, in mode persist with `store_ticks`."""
+        return Mode.TICKS in self.modes or (self.keeps_candles and self.persist.store_ticks)
 
     @field_validator("instruments")
     @classmethod

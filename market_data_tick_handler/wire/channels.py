@@ -8,11 +8,12 @@
 | `marks:{key}` | pub/sub channel of watermarks, and the newest one |
 | `marks:service:{name}` | pub/sub channel of interval markers, and the newest one |
 
-`{key}` is the canonical instrument key.
+`{key}` is the canonical instrument key. Over a WebSocket the channels have the same names: `/ws?channels=`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +22,9 @@ from market_data_tick_handler.errors import SchemaMismatch
 
 _CANDLES: Final = "candles:"
 _OPEN: Final = ":open"
+_MARKS: Final = "marks:"
 _SERVICE_MARKS: Final = "marks:service:"
+_SERVICE_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def candles(key: str, timeframe: Timeframe) -> str:
@@ -41,12 +44,31 @@ def last_candle(key: str, timeframe: Timeframe) -> str:
 
 def watermarks(key: str) -> str:
     """Channel, and key of the newest value, of how far an instrument has got."""
-    return f"marks:{key}"
+    return f"{_MARKS}{key}"
 
 
 def interval_marks(service: str) -> str:
     """Channel, and key of the newest value, of the intervals a service has completed."""
     return f"{_SERVICE_MARKS}{service}"
+
+
+def is_of_marks(name: str) -> bool:
+    """Whether it is a channel of marks, or a pattern of such."""
+    return name.startswith(_MARKS)
+
+
+def parse_mark_channel(name: str) -> str:
+    """The instrument key of `marks:{key}`; empty for `marks:service:{name}`.
+
+    Raises:
+        SchemaMismatch: not such a name.
+    """
+    if name.startswith(_SERVICE_MARKS) and _SERVICE_NAME.fullmatch(name.removeprefix(_SERVICE_MARKS)):
+        return ""
+    key = name.removeprefix(_MARKS)
+    if not is_of_marks(name) or key.count(":") != 2:
+        raise SchemaMismatch(f"expected marks:VENUE:TYPE:SYMBOL or marks:service:NAME; got {name!r}")
+    return key
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,16 @@ On `marks:service:{name}`, after the candles it speaks of are in their streams: 
 there (`complete`), or, five seconds after the first, to say which ones lack theirs; then it comes again once they are
 there.
 """
+_SOCKET: Final = """\
+`/ws?channels=` of the service takes the same names, and such with `*` in them: `candles:BINANCE:*`, `marks:*`,
+`marks:service:*`. The messages are the same, each a text frame, always JSON. Marks speak of what this way has
+delivered, not of Redis.
+
+Of each channel of marks the newest message comes first, unless it is a watermark of more than ten seconds ago. A
+watermark comes behind the candles it speaks of; of those that wait for a slow subscriber only the newest is sent, so
+numbers may be left out. Interval markers are treated like candles: the subscriber's policy may drop some, and a notice
+says so.
+"""
 _MSGPACK: Final = """\
 With `serve.encoding: msgpack` the same documents are written as msgpack maps, a quarter smaller. A reader tells them
 apart by the first byte, which is `{` in JSON only.
@@ -105,6 +115,8 @@ def wire_page() -> str:
             "## Interval markers\n",
             _fields(Interval),
             _INTERVALS,
+            "## Over a WebSocket\n",
+            _SOCKET,
             "## msgpack\n",
             _MSGPACK,
         ]

@@ -168,7 +168,8 @@ class HealthMonitor:
         stream.rate.add(len(event.batch), now_us)
 
     def _of(self, instrument: str) -> list[StreamFreshness]:
-        return [stream for (key, _), stream in self.streams.items() if key == instrument]
+        # Not over all streams: every instrument has a heartbeat a second.
+        return [self.streams[instrument, each] for each in DataType if (instrument, each) in self.streams]
 
     def _data_types(self) -> list[DataType]:
         present = {data_type for _, data_type in self.streams}

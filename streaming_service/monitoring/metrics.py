@@ -36,6 +36,7 @@ _STREAM: Final = ("instrument", "data_type")
 _CANDLE: Final = ("instrument", "timeframe")
 _SOURCE: Final = ("feed", "source")
 _CONNECTION: Final = (*_SOURCE, "connection")
+_TABLE_LABELS: Final = ("sink", "table")
 _OUTCOME_HELP: Final = {
     "received": "Rows that came from sources; the sum of accepted, duplicate, invalid, refused and filtered.",
     "accepted": "Rows that went into candles.",
@@ -119,6 +120,39 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("redis_marks", "counter", ("outcome",), "Marks sent, paused during a repair, and lost."),
     Metric("redis_connects", "counter", (), "Connections made to Redis."),
     Metric("redis_failures", "counter", (), "Round trips to Redis that failed."),
+    Metric("table_rows", "counter", _TABLE_LABELS, "Rows that the table has confirmed."),
+    Metric("table_bytes", "counter", _TABLE_LABELS, "Size of these rows as BigQuery counts it."),
+    Metric("table_batches", "counter", _TABLE_LABELS, "Batches that the table has confirmed."),
+    Metric("table_appends", "counter", _TABLE_LABELS, "Calls that sent rows, repetitions among them."),
+    Metric("table_retries", "counter", _TABLE_LABELS, "Batches sent again because the table was busy or away."),
+    Metric("table_dead_letters", "counter", _TABLE_LABELS, "Rows that the table refused, kept in files."),
+    Metric("table_rows_lost", "counter", _TABLE_LABELS, "Rows lost in damaged files of the spool."),
+    Metric("table_waiting_rows", "gauge", _TABLE_LABELS, "Rows in the spool that the table has not confirmed."),
+    Metric("table_waiting_bytes", "gauge", _TABLE_LABELS, "Size of the rows in the spool that wait for the table."),
+    Metric("table_waiting_seconds", "gauge", _TABLE_LABELS, "How long the oldest of them has waited; else 0."),
+    Metric(
+        "table_cost_usd_today", "gauge", _TABLE_LABELS, "USD of the day (UTC) so far, by the prices in the settings."
+    ),
+    Metric("spool_bytes", "gauge", ("sink",), "Size of the spool on disk, dead letters among it."),
+    Metric("spool_max_bytes", "gauge", ("sink",), "Size at which the spool is full and ingest waits."),
+    Metric("cost_usd_today", "gauge", ("sink",), "USD of the day (UTC) so far, all tables."),
+    Metric("cost_alert", "gauge", ("sink",), "1 while the day has cost more than cost_alert_usd_per_day."),
+    Metric("websocket_subscribers", "gauge", (), "WebSocket subscribers that are connected."),
+    Metric("websocket_subscriptions", "counter", (), "WebSocket subscribers that came, those that left included."),
+    Metric("websocket_turned_away", "counter", (), "Subscribers for whom there was no place."),
+    Metric("websocket_messages_sent", "counter", (), "Messages written to the sockets of subscribers."),
+    Metric("websocket_bytes_sent", "counter", (), "Bytes written to the sockets of subscribers."),
+    Metric("websocket_waiting_bytes", "gauge", (), "Bytes that wait for slow subscribers."),
+    Metric(
+        "websocket_messages_dropped",
+        "counter",
+        ("policy",),
+        "Messages that slow subscribers lost, as the policy they asked for says.",
+    ),
+    Metric(
+        "websocket_slow_disconnects", "counter", (), "Subscribers that were disconnected because they were too slow."
+    ),
+    Metric("websocket_marks", "counter", (), "Watermarks and interval markers for subscribers."),
     Metric(
         "subscriber_rows_dropped", "counter", ("sink",), "Candles that slow subscribers of the in-process bus lost."
     ),

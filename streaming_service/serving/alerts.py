@@ -51,7 +51,7 @@ class AlertBoard:
         """What is wrong now, the worst first and the newest of these first."""
         health = self._health()
         found = [*_streams(health), *_sources(health), *self._repairs(health), *self._sinks(health)]
-        found += [*self._disks(health), *self._tasks(health)]
+        found += [*self._disks(health), *_costs(health), *self._tasks(health)]
         now_us = int(health.get("service_time_us", 0))
         known = {(alert.name, alert.subject): alert for alert in found}
         self._since_us = {key: self._since_us.get(key, now_us) for key in known}
@@ -139,6 +139,13 @@ def _sources(health: Mapping[str, Any]) -> Iterator[Alert]:
                 yield Alert("FeedDisconnected", Severity.WARNING, f"{feed} ({source})", text)
             if status.get("recording_failed"):
                 yield Alert("RecordingFailed", Severity.WARNING, f"{feed} ({source})", "frames are not being recorded")
+
+
+def _costs(health: Mapping[str, Any]) -> Iterator[Alert]:
+    for sink, cost in health.get("cost", {}).items():
+        if cost.get("over"):
+            text = f"{cost['usd_today']:,.2f} USD today, expected at most {cost['alert_usd']:,.2f}"
+            yield Alert("CostAboveLimit", Severity.WARNING, sink, text)
 
 
 def _many(count: float, noun: str) -> str:

@@ -166,7 +166,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Candles as they come, over a WebSocket",
         description=(
             "Text frames, one JSON message each (`Candle`, docs/reference/wire.md): first the snapshot, then the tail, "
-            "without hole or duplicate in the numbers (`sequence`) of a channel. "
+            "without hole or duplicate in the numbers (`sequence`) of a channel. Channels `marks:*` carry `Watermark`, "
+            "once a second per instrument, and `Interval`, when an interval is complete: the newest first, then each. "
             '`{"type":"dropped","channel","from","to","count"}` stands where a policy dropped messages of a slow '
             'subscriber; `{"type":"gap","channel","from","to","reason"}` where messages cannot be had here. After '
             "either the next message of the channel has number `to` + 1. Close code 4008: too slow; 1001: the service "
@@ -175,7 +176,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         parameters=(
             Parameter(
                 name="channels",
-                description="channels of final candles, or with :open behind them of candles in progress",
+                description="channels of final candles, with :open behind them of candles in progress, or of marks",
                 expected=EXPECTED,
                 read=parse_channels,
                 required=True,

@@ -5,28 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.wire import channels
 from market_data_tick_handler.wire.channels import CandleChannel
 from streaming_service.serving.frames import GapReason, gap_frame, text_frame
 from streaming_service.serving.history import Channel, Entry, Receiver
+from streaming_service.serving.mark_channels import MarkChannels
 from streaming_service.serving.options import ServingOptions
 from streaming_service.serving.selection import Selection
 from streaming_service.serving.subscriber import Queued
+from streaming_service.sinks.bus import SubscriberPolicy
+
+_DROPPING: Final = (SubscriberPolicy.DROP_OLDEST, SubscriberPolicy.LATEST)
 
 
 @dataclass(slots=True)
 class HubCounters:
-    """What went through. frames: messages put into queues, of candles in progress too."""
+    """What went through. messages: final candles. marks: watermarks and interval markers. frames: what was put into
+    queues, candles in progress and marks too. turned_away: subscribers for whom there was no place. sent_frames,
+    sent_bytes: what was written to sockets."""
 
     messages: int = 0
+    marks: int = 0
     repeated: int = 0
     lost: int = 0
     frames: int = 0
     subscribed: int = 0
-    dropped: int = 0
+    turned_away: int = 0
     ended_slow: int = 0
+    sent_frames: int = 0
+    sent_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -42,7 +52,10 @@ class Hub:
 
     def __init__(self, options: ServingOptions) -> None:
         self.channels: dict[str, Channel] = {}
+        self.marks = MarkChannels()
         self.counters = HubCounters()
+        self._dropped_before: dict[SubscriberPolicy, int] = dict.fromkeys(_DROPPING, 0)
+        self._interval_number = 0
         self._options = options
         self._members: dict[Receiver, _Member] = {}
         self._waiting: dict[str, dict[Receiver, None]] = {}
@@ -59,9 +72,19 @@ class Hub:
         return len(self._members)
 
     @property
-    def dropped(self) -> int:
-        """Messages that policies dropped, those of receivers that left included."""
-        return self.counters.dropped + sum(receiver.subscriber.dropped for receiver in self._members)
+    def dropped(self) -> dict[SubscriberPolicy, int]:
+        """Messages that each policy dropped, those of receivers that left included."""
+        dropped = dict(self._dropped_before)
+        for receiver in self._members:
+            subscriber = receiver.subscriber
+            if subscriber.dropped:
+                dropped[subscriber.policy] += subscriber.dropped
+        return dropped
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits for receivers, as far as it counts against their bounds."""
+        return sum(receiver.subscriber.waiting_bytes for receiver in self._members)
 
     def channel(self, key: str, timeframe: Timeframe) -> Channel:
         """The channel of an instrument and timeframe, made where there is none yet."""
@@ -91,13 +114,17 @@ class Hub:
             known = self.channels.get(name_text)
             if known is None or known.last is None:
                 member.awaited[name_text] = number + 1
+        if selection.marks:
+            receiver.subscriber.begin(self.marks.attach(receiver, selection.marks))
 
     def detach(self, receiver: Receiver) -> None:
         """Give a receiver nothing more."""
         member = self._members.pop(receiver, None)
         if member is None:
             return
-        self.counters.dropped += receiver.subscriber.dropped
+        if receiver.subscriber.dropped:
+            self._dropped_before[receiver.subscriber.policy] += receiver.subscriber.dropped
+        self.marks.detach(receiver)
         self._with_patterns.pop(receiver, None)
         self._ready.pop(receiver, None)
         for name in member.selection.names:
@@ -108,12 +135,13 @@ class Hub:
             channel.receivers.pop(receiver, None)
             channel.open_receivers.pop(receiver, None)
 
-    def publish(self, channel: Channel, sequence: int, timestamp_us: int, revision: int, message: bytes) -> None:
-        """A final candle. A number that was there before is passed over; one that is too high tells of a loss."""
+    def publish(self, channel: Channel, sequence: int, timestamp_us: int, revision: int, message: bytes) -> bool:
+        """A final candle; whether it is one. A number that was there before is passed over; one that is too high tells
+        of a loss."""
         last = channel.last
         if last is not None and sequence <= last:
             self.counters.repeated += 1
-            return
+            return False
         if last is None:
             self._greet(channel, sequence)
         elif sequence > last + 1:
@@ -130,15 +158,42 @@ class Hub:
         )
         self._offer(channel, Queued(channel.name, sequence, sequence, frame))
         for receiver in channel.open_receivers:
-            receiver.subscriber.end_open(channel.open_name, timestamp_us)
+            receiver.subscriber.end_state(channel.open_name, timestamp_us)
+        return True
 
     def publish_open(self, channel: Channel, timestamp_us: int, message: bytes) -> None:
         """How a candle in progress stands now."""
         frame, name = text_frame(message), channel.open_name
         for receiver in channel.open_receivers:
-            receiver.subscriber.offer_open(name, timestamp_us, frame)
+            receiver.subscriber.offer_state(name, timestamp_us, frame)
             self._ready[receiver] = None
         self.counters.frames += len(channel.open_receivers)
+        self._flush_soon()
+
+    def publish_watermark(self, name: str, watermark_us: int, message: bytes) -> None:
+        """How far an instrument has got. It comes behind the candles that it speaks of, and of what waits the newest
+        counts."""
+        frame = text_frame(message)
+        receivers = self.marks.publish(name, frame)
+        for receiver in receivers:
+            receiver.subscriber.offer_state(name, watermark_us, frame)
+            self._ready[receiver] = None
+        self.counters.marks += 1
+        self.counters.frames += len(receivers)
+        self._flush_soon()
+
+    def publish_interval(self, name: str, message: bytes) -> None:
+        """An interval marker: a message like a candle, which a policy may drop."""
+        frame = text_frame(message)
+        receivers = self.marks.publish(name, frame)
+        # That of the message, as every one goes through here.
+        self._interval_number += 1
+        queued = Queued(name, self._interval_number, self._interval_number, frame)
+        for receiver in receivers:
+            receiver.subscriber.offer(queued)
+            self._ready[receiver] = None
+        self.counters.marks += 1
+        self.counters.frames += len(receivers)
         self._flush_soon()
 
     def _offer(self, channel: Channel, queued: Queued) -> None:

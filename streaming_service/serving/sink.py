@@ -10,15 +10,17 @@ from typing import Any, Final
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.wire import CandleEncoder
 from streaming_service.clock import Clock, SystemClock
+from streaming_service.numbering import first_number
 from streaming_service.serving.history import Channel
 from streaming_service.serving.hub import Hub
+from streaming_service.serving.marks import ServingMarks
 from streaming_service.serving.options import ServingOptions
 from streaming_service.serving.websocket import GOING_AWAY, Connection
 from streaming_service.sink import SinkItem
+from streaming_service.sinks.marks import MarkSource
 
 # Candles encoded before the sockets get a turn: the first of a large turn must not wait for the last one's JSON.
 _ROWS_A_TURN: Final = 16
-_US_PER_MS: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -38,18 +40,24 @@ class ServingSink:
     earlier run does not take the numbers of this one for their continuation.
 
     `write` never waits for a subscriber, so the sink may block ingest.
+
+    marks: where watermarks and interval markers come from; None: there are none.
     """
 
-    def __init__(self, options: ServingOptions | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, options: ServingOptions | None = None, *, clock: Clock | None = None, marks: MarkSource | None = None
+    ) -> None:
         self.options = ServingOptions() if options is None else options
         self.hub = Hub(self.options)
         self.is_open = False
         self._clock = SystemClock() if clock is None else clock
         self._encoder = CandleEncoder(columns=self.options.columns)
-        self._first_number = self._clock.now_us() // _US_PER_MS
+        self._first_number = first_number(self._clock.now_us())
         self._since_turn = 0
         self._open: dict[Channel, _OpenCandle] = {}
         self._pacing: asyncio.Task[None] | None = None
+        self._marks = None if marks is None else ServingMarks(marks, self.hub, self._clock)
+        self._beating: asyncio.Task[None] | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -58,11 +66,17 @@ class ServingSink:
 
     async def open(self) -> None:
         self.is_open = True
+        if self._marks is not None and self._beating is None:
+            self._beating = asyncio.create_task(self._marks.run(), name="websocket marks")
 
     async def write(self, batch: SinkItem) -> None:
         """Publish the candles of `batch`; ticks are none of ours."""
         if not isinstance(batch, CandleBatch) or not len(batch):
             return
+        if self._beating is not None and self._beating.done():
+            # A defect that ended it is the supervisor's business, like any other.
+            task, self._beating = self._beating, None
+            task.result()
         for part in _parts(batch):
             self._publish(part)
             self._since_turn += len(part)
@@ -90,9 +104,12 @@ class ServingSink:
     async def aclose(self) -> None:
         """Say goodbye to every subscriber, with what waits for it where it takes that in time."""
         self.is_open = False
-        if self._pacing is not None:
-            self._pacing.cancel()
-            self._pacing = None
+        if self._marks is not None:
+            self._marks.flush()
+        for task in (self._pacing, self._beating):
+            if task is not None:
+                task.cancel()
+        self._pacing = self._beating = None
         connections = [receiver for receiver in self.hub.receivers if isinstance(receiver, Connection)]
         if connections:
             await asyncio.gather(*(connection.finish(GOING_AWAY, "the service stops") for connection in connections))
@@ -105,9 +122,9 @@ class ServingSink:
             "channels": len(channels),
             "history_messages": sum(len(channel.entries) for channel in channels),
             "history_bytes": sum(channel.size for channel in channels),
-            "waiting_bytes": sum(receiver.subscriber.waiting_bytes for receiver in self.hub.receivers),
+            "waiting_bytes": self.hub.waiting_bytes,
             **asdict(self.hub.counters),
-            "dropped": self.hub.dropped,
+            "dropped": sum(self.hub.dropped.values()),
         }
 
     def _publish(self, batch: CandleBatch) -> None:
@@ -116,8 +133,12 @@ class ServingSink:
         revisions = batch["revision"].tolist() if "revision" in batch.columns else [0] * len(batch)
         times = batch["timestamp"].tolist()
         messages = self._encoder.messages(batch, numbers)
+        first_times = []
         for number, time_us, revision, message in zip(numbers, times, revisions, messages, strict=True):
-            self.hub.publish(channel, number, time_us, revision, message)
+            if self.hub.publish(channel, number, time_us, revision, message) and revision == 0:
+                first_times.append(time_us)
+        if self._marks is not None and first_times:
+            self._marks.published(channel, first_times)
         candle = self._open.get(channel)
         if candle is not None:
             candle.final_us = max(candle.final_us, *times)

@@ -39,6 +39,7 @@ class SocketRoute:
         if not self._sink.is_open:
             raise Problem(503, "the service does not publish now: it starts, or stops", hint="try again")
         if len(hub) >= options.max_subscribers:
+            hub.counters.turned_away += 1
             raise Problem(
                 503, f"{len(hub)} subscribers are there already", hint="raise serve.websocket.max_subscribers"
             )
@@ -48,7 +49,9 @@ class SocketRoute:
             max_frames=options.client_frames,
             max_bytes=options.client_bytes,
         )
-        connection = Connection(request, socket, subscriber, options=options, on_end=self._forget)
+        connection = Connection(
+            request, socket, subscriber, options=options, counters=hub.counters, on_end=self._forget
+        )
         hub.attach(connection, _selection(values))
         connection.flush()
         try:
@@ -66,6 +69,6 @@ class SocketRoute:
 
 
 def _selection(values: Values) -> Selection:
-    names, patterns = values["channels"]
+    names, patterns, marks = values["channels"]
     since = {name: number for each in values["since"] for name, number in each.items()}
-    return Selection(names, patterns, history=values["history"], open_too=values["open"], since=since)
+    return Selection(names, patterns, marks, history=values["history"], open_too=values["open"], since=since)

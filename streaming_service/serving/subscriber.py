@@ -34,7 +34,8 @@ class Subscriber:
     must end it; it can come back and go on from its last number. `drop_oldest` loses the oldest messages, `latest` all
     but the newest one of each channel; both tell the subscriber so, before the next message of the channel.
 
-    Candles in progress are apart from that: a newer state replaces the one that waits, whatever the policy.
+    States are apart from that (a candle in progress, a watermark): a newer one replaces the one that waits, whatever
+    the policy, and comes behind everything else that waits.
     """
 
     def __init__(self, *, policy: SubscriberPolicy, max_frames: int, max_bytes: int) -> None:
@@ -46,13 +47,13 @@ class Subscriber:
         self._queue: deque[Queued] = deque()
         self._newest: dict[str, Queued] = {}
         self._size = 0
-        self._open: dict[str, tuple[int, bytes]] = {}
+        self._states: dict[str, tuple[int, bytes]] = {}
         self._lost: dict[str, _Dropped] = {}
 
     @property
     def waiting(self) -> int:
         """Frames to be written."""
-        return len(self._snapshot) + len(self._queue) + len(self._newest) + len(self._open) + len(self._lost)
+        return len(self._snapshot) + len(self._queue) + len(self._newest) + len(self._states) + len(self._lost)
 
     @property
     def waiting_bytes(self) -> int:
@@ -82,16 +83,16 @@ class Subscriber:
             self._size -= len(oldest.frame)
             self._lose(oldest)
 
-    def offer_open(self, channel: str, timestamp_us: int, frame: bytes) -> None:
-        """Queue how a candle in progress stands now."""
-        self._open.pop(channel, None)
-        self._open[channel] = (timestamp_us, frame)
+    def offer_state(self, channel: str, timestamp_us: int, frame: bytes) -> None:
+        """Queue how something stands now."""
+        self._states.pop(channel, None)
+        self._states[channel] = (timestamp_us, frame)
 
-    def end_open(self, channel: str, timestamp_us: int) -> None:
-        """The candle that opened then is final: what waits about it is outdated."""
-        waiting = self._open.get(channel)
+    def end_state(self, channel: str, timestamp_us: int) -> None:
+        """What waits of that time, or an earlier one, is outdated: the candle that opened then is final."""
+        waiting = self._states.get(channel)
         if waiting is not None and waiting[0] <= timestamp_us:
-            del self._open[channel]
+            del self._states[channel]
 
     def take(self, max_bytes: int) -> list[bytes]:
         """The next frames in order, as many as `max_bytes` holds and at least one; none if nothing waits."""
@@ -107,7 +108,7 @@ class Subscriber:
         self._snapshot.clear()
         self._queue.clear()
         self._newest.clear()
-        self._open.clear()
+        self._states.clear()
         self._lost.clear()
         self._size = 0
 
@@ -124,8 +125,8 @@ class Subscriber:
             return queued.frame
         if self._newest:
             return self._newest.pop(next(iter(self._newest))).frame
-        if self._open:
-            return self._open.pop(next(iter(self._open)))[1]
+        if self._states:
+            return self._states.pop(next(iter(self._states)))[1]
         return None
 
     def _lose(self, queued: Queued) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import WSCloseCode, web
 
+from streaming_service.serving.hub import HubCounters
 from streaming_service.serving.options import ServingOptions
 from streaming_service.serving.subscriber import Subscriber
 
@@ -25,7 +26,7 @@ class Connection:
     """Frames go to the transport as they are: they were made once for all subscribers, and aiohttp, which looks after
     handshake, pings and closing, would frame them again for each. Both write whole frames only.
 
-    on_end: called once when the subscriber must get nothing more.
+    counters: where what is written is counted. on_end: called once when the subscriber must get nothing more.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Connection:
         subscriber: Subscriber,
         *,
         options: ServingOptions,
+        counters: HubCounters,
         on_end: Callable[[Connection], None],
     ) -> None:
         self.subscriber = subscriber
         self.close_code: int | None = None
         self._request, self._socket = request, socket
         self._options = options
+        self._counters = counters
         self._on_end = on_end
         self._draining: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -56,7 +59,10 @@ class Connection:
             return
         transport = self._request.transport
         while transport is not None and not transport.is_closing() and (frames := self.subscriber.take(_WRITE_BYTES)):
-            transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            written = frames[0] if len(frames) == 1 else b"".join(frames)
+            transport.write(written)
+            self._counters.sent_frames += len(frames)
+            self._counters.sent_bytes += len(written)
             if transport.get_write_buffer_size() > _HIGH_WATER:
                 self._draining = asyncio.create_task(self._drain(), name="websocket drain")
                 return

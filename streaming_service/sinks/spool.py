@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from market_data_tick_handler.errors import SinkBusy
-from streaming_service.sinks.table_spool import FULL_RETRY_S, TableSpool, telling
+from streaming_service.sinks.spool_disk import FULL_RETRY_S, telling
+from streaming_service.sinks.table_spool import TableSpool
 
 SEGMENT_BYTES: Final = 32 << 20
 _RESERVE_BYTES: Final = 1 << 20

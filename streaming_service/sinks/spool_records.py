@@ -19,6 +19,7 @@ _CHUNK: Final = 1
 _ASSIGNED: Final = 2
 _CONFIRMED: Final = 3
 _LEFT: Final = 4
+_BEGUN: Final = 5
 # A clock that went back by more than this is believed; by less, time is taken to stand still.
 _STEP_BACK_US: Final = 1_000_000
 
@@ -78,7 +79,15 @@ class StreamLeft:
     """The stream takes no more rows, and nothing of the batch assigned to it is in the table."""
 
 
-Record = Chunk | Assignment | Confirmed | StreamLeft
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Channels begin behind these marks: rows up to there are somebody else's. Channels that have the same name before
+    the last `@` are over."""
+
+    marks: Mapping[str, Mark]
+
+
+Record = Chunk | Assignment | Confirmed | StreamLeft | Begun
 
 
 @dataclass(slots=True)
@@ -111,6 +120,10 @@ class SpoolState:
                 self.stream, self.offset = record.stream, record.offset
             case StreamLeft():
                 self.assignment, self.stream, self.offset = None, "", 0
+            case Begun():
+                over = {_series(channel) for channel in record.marks} - {""}
+                self.marks = {name: mark for name, mark in self.marks.items() if _series(name) not in over}
+                self.marks.update(record.marks)
 
     def stamp(self, now_us: int) -> int:
         """A time for rows that leave now, which no rows before them have. It goes back only when the clock does so by
@@ -127,7 +140,7 @@ class SpoolState:
             "stream": self.stream,
             "offset": self.offset,
             "assignment": None if self.assignment is None else _assignment_tree(self.assignment),
-            "marks": {channel: list(mark) for channel, mark in self.marks.items()},
+            "marks": _marks_tree(self.marks),
             "out_us": self.out_us,
         }
 
@@ -141,23 +154,24 @@ class SpoolState:
             tree["stream"],
             tree["offset"],
             None if assigned is None else _assignment_of(assigned),
-            {channel: Mark(*mark) for channel, mark in tree["marks"].items()},
+            _marks_of(tree["marks"]),
             tree["out_us"],
         )
 
 
-def encode(record: Record, body: bytes = b"") -> bytes:
+def encode(record: Record, body: bytes | memoryview = b"") -> bytes:
     """The payload of a record; `body`: the record batch of rows."""
     match record:
         case Chunk():
-            marks = {channel: list(mark) for channel, mark in record.marks.items()}
-            kind, tree = _CHUNK, [record.first_row, record.rows, record.data_bytes, marks]
+            kind, tree = _CHUNK, [record.first_row, record.rows, record.data_bytes, _marks_tree(record.marks)]
         case Assignment():
             kind, tree = _ASSIGNED, _assignment_tree(record)
         case Confirmed():
             kind, tree = _CONFIRMED, [record.end, record.stream, record.offset]
         case StreamLeft():
             kind, tree = _LEFT, []
+        case Begun():
+            kind, tree = _BEGUN, [_marks_tree(record.marks)]
     text = json.dumps(tree, separators=(",", ":")).encode()
     return b"".join((_HEAD.pack(kind, len(text)), text, body))
 
@@ -179,14 +193,28 @@ def decode(payload: bytes) -> tuple[Record, int]:
 def _record_of(kind: int, tree: Any) -> Record:
     if kind == _CHUNK:
         first_row, rows, data_bytes, marks = tree
-        return Chunk(first_row, rows, data_bytes, {channel: Mark(*mark) for channel, mark in marks.items()})
+        return Chunk(first_row, rows, data_bytes, _marks_of(marks))
     if kind == _ASSIGNED:
         return _assignment_of(tree)
     if kind == _CONFIRMED:
         return Confirmed(*tree)
     if kind == _LEFT:
         return StreamLeft()
+    if kind == _BEGUN:
+        return Begun(_marks_of(tree[0]))
     raise ValueError(f"kind {kind}")
+
+
+def _series(channel: str) -> str:
+    return channel.rpartition("@")[0]
+
+
+def _marks_tree(marks: Mapping[str, Mark]) -> dict[str, list[int]]:
+    return {channel: list(mark) for channel, mark in marks.items()}
+
+
+def _marks_of(tree: Mapping[str, Any]) -> dict[str, Mark]:
+    return {channel: Mark(*mark) for channel, mark in tree.items()}
 
 
 def _assignment_tree(record: Assignment) -> list[Any]:

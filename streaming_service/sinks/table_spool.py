@@ -9,24 +9,22 @@ before the first unconfirmed row can go.
 
 from __future__ import annotations
 
-import base64
-import errno
 import logging
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from threading import RLock
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 import pyarrow as pa
 
-from market_data_tick_handler.errors import CorruptObject, SinkBusy, SinkError
+from market_data_tick_handler.errors import CorruptObject, SinkError
 from market_data_tick_handler.storage.recovery.framing import HEAD, Finding
-from market_data_tick_handler.storage.recovery.segment_files import Position
+from market_data_tick_handler.storage.recovery.segment_files import Entry, Position
 from market_data_tick_handler.storage.recovery.segments import SegmentLog
+from streaming_service.sinks.spool_chunks import WaitingChunks
+from streaming_service.sinks.spool_disk import SpoolHome, is_full, telling
 from streaming_service.sinks.spool_records import (
     Assignment,
+    Begun,
     Chunk,
     Confirmed,
     Mark,
@@ -36,40 +34,14 @@ from streaming_service.sinks.spool_records import (
     decode,
     encode,
 )
+from streaming_service.sinks.spool_rows import SpooledRows, fitted, schema_of, schema_text
+from streaming_service.sinks.turns import computing
 
 log = logging.getLogger(__name__)
 
-FULL_RETRY_S: Final = 5.0
 # A segment whose rows are all confirmed is left behind once it is as large: small ones are not worth a new file.
 _WORTH_LEAVING: Final = 1 << 20
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_AGE: Final = 1 << 62
-
-
-class SpoolHome(Protocol):
-    """What the spools of all tables share: a directory, a budget, and room for the records that free room."""
-
-    root: Path
-
-    def admit(self, data_bytes: int) -> None: ...
-
-    def release_reserve(self) -> bool: ...
-
-    def restore_reserve(self) -> None: ...
-
-
-class _Placed(NamedTuple):
-    """A chunk and where it is."""
-
-    chunk: Chunk
-    position: Position
-
-
-class SpooledRows(NamedTuple):
-    """Rows of a batch, in the schema asked for, and their numbers."""
-
-    table: pa.Table
-    numbers: list[int]
 
 
 class TableSpool:
@@ -82,8 +54,7 @@ class TableSpool:
         self._lock = RLock()
         self._schema = pa.schema([])
         self._state = SpoolState()
-        self._chunks: deque[_Placed] = deque()
-        self._chunk_bytes = 0
+        self._chunks = WaitingChunks()
         self._schemas: dict[int, pa.Schema] = {}
         self._last_us = 0
         self._log = SegmentLog(
@@ -104,7 +75,7 @@ class TableSpool:
 
     def _describe(self) -> dict[str, Any]:
         return {
-            "schema": base64.b64encode(self._schema.serialize().to_pybytes()).decode(),
+            "schema": schema_text(self._schema),
             "state": self._state.tree(),
         }
 
@@ -118,10 +89,10 @@ class TableSpool:
             record, _ = decode(entry.record.payload)
             self._state.apply(record)
             if isinstance(record, Chunk):
-                self._place(record, entry.start)
+                self._chunks.add(record, entry.start)
         if self._log.segments and self._log.segments[-1].header:
-            self._schema = self._schema_of(self._log.segments[-1].header)
-        self._drop_confirmed()
+            self._schema = schema_of(self._log.segments[-1].header["schema"])
+        self._chunks.confirm(self._state.confirmed)
         self._last_us = max((segment.first_us for segment in self._log.segments), default=0)
         self._tell_losses()
 
@@ -130,8 +101,7 @@ class TableSpool:
             log.log(
                 logging.ERROR if finding.damaged else logging.WARNING, "spool repaired", extra={"finding": str(finding)}
             )
-        here = sum(placed.chunk.end_row - max(placed.chunk.first_row, self._state.confirmed) for placed in self._chunks)
-        self.lost_rows = self.pending_rows - here
+        self.lost_rows = self.pending_rows - self._chunks.rows
         if self.lost_rows:
             log.error("rows lost in damaged spool", extra={"table": self.name, "rows": self.lost_rows})
 
@@ -179,7 +149,7 @@ class TableSpool:
     @property
     def pending_bytes(self) -> int:
         """Bytes of the columns of unconfirmed rows, a chunk that is partly confirmed counted whole."""
-        return self._chunk_bytes
+        return self._chunks.data_bytes
 
     @property
     def marks(self) -> dict[str, Mark]:
@@ -204,14 +174,16 @@ class TableSpool:
         Raises:
             SinkBusy: the spool or the disk is full; nothing was added. SinkError: the disk fails.
         """
-        self._home.admit(batch.nbytes)
+        body = batch.serialize()
+        # What the rows take in an append; asking the batch would go through all its buffers.
+        data_bytes = pa.ipc.read_message(body).body.size
+        self._home.admit(data_bytes)
         with self._lock, telling(self._home.root):
             if batch.schema != self._schema:
                 self._schema = batch.schema
                 # The header of a segment has the schema of its rows.
                 self._log.rotate()
-            chunk = Chunk(self._state.rows, batch.num_rows, batch.nbytes, marks)
-            self._append(chunk, now_us, batch.serialize().to_pybytes())
+            self._append(Chunk(self._state.rows, batch.num_rows, data_bytes, marks), now_us, memoryview(body))
 
     def assign(self, assignment: Assignment, *, now_us: int) -> None:
         """Write down, durably, where a batch is sent before it is.
@@ -233,8 +205,9 @@ class TableSpool:
             if end == self._state.rows and self._log.size_bytes >= _WORTH_LEAVING:
                 self._log.rotate()
             self._note(Confirmed(end, stream, offset), now_us)
-            self._drop_confirmed()
-            keep_from = self._chunks[0].position.segment if self._chunks else self._log.position.segment
+            self._chunks.confirm(end)
+            oldest = self._chunks.first_segment
+            keep_from = self._log.position.segment if oldest is None else oldest
             self._log.forget(keep_from)
             self._schemas = {number: schema for number, schema in self._schemas.items() if number >= keep_from}
         self._home.restore_reserve()
@@ -247,28 +220,32 @@ class TableSpool:
         """
         self._note(StreamLeft(), now_us)
 
+    def begin(self, marks: Mapping[str, Mark], *, now_us: int) -> None:
+        """Durably: channels begin behind these marks, and others of their names before the last `@` are over.
+
+        Raises:
+            SinkBusy: the disk is full. SinkError: it fails.
+        """
+        self._note(Begun(marks), now_us)
+        self.sync()
+
     def _note(self, record: Record, now_us: int) -> None:
         with self._lock, telling(self._home.root):
             try:
                 self._append(record, now_us)
             except OSError as error:
-                if error.errno not in _FULL or not self._home.release_reserve():
+                if not is_full(error) or not self._home.release_reserve():
                     raise
                 self._append(record, now_us)
 
-    def _append(self, record: Record, now_us: int, body: bytes = b"") -> None:
+    def _append(self, record: Record, now_us: int, body: bytes | memoryview = b"") -> None:
         # The log goes by its stamps, so a clock that goes back must not show.
         self._last_us = max(self._last_us, now_us)
         payload = encode(record, body)
         position = self._log.append(self._last_us, payload)
         self._state.apply(record)
         if isinstance(record, Chunk):
-            start = Position(position.segment, position.offset - len(payload) - HEAD.size)
-            self._place(record, start)
-
-    def _place(self, chunk: Chunk, start: Position) -> None:
-        self._chunks.append(_Placed(chunk, start))
-        self._chunk_bytes += chunk.data_bytes
+            self._chunks.add(record, Position(position.segment, position.offset - len(payload) - HEAD.size))
 
     def sync(self) -> None:
         """Make what was appended outlive the machine.
@@ -284,24 +261,11 @@ class TableSpool:
         with self._lock, telling(self._home.root):
             self._log.close()
 
-    def _drop_confirmed(self) -> None:
-        while self._chunks and self._chunks[0].chunk.end_row <= self._state.confirmed:
-            self._chunk_bytes -= self._chunks.popleft().chunk.data_bytes
-
     # Reading
 
     def batch_end(self, *, max_rows: int, max_bytes: int) -> int:
         """Number behind the last row of the next batch: whole chunks within the limits, at least one."""
-        with self._lock:
-            rows = data_bytes = 0
-            end = self._state.confirmed
-            for chunk, _ in self._chunks:
-                rows += chunk.end_row - max(chunk.first_row, self._state.confirmed)
-                data_bytes += chunk.data_bytes
-                if end > self._state.confirmed and (rows > max_rows or data_bytes > max_bytes):
-                    break
-                end = chunk.end_row
-            return end
+        return self._chunks.batch_end(max_rows=max_rows, max_bytes=max_bytes)
 
     def read(self, begin: int, end: int, schema: pa.Schema) -> SpooledRows:
         """Rows [begin, end) as columns of `schema`, null where a row has no such column. Rows of damaged records are
@@ -310,58 +274,34 @@ class TableSpool:
         Raises:
             SinkError: the files cannot be read any more.
         """
-        tables: list[pa.Table] = [schema.empty_table()]
+        batches: list[pa.RecordBatch] = []
         numbers: list[int] = []
-        for first, batch in self._batches(begin, end):
-            numbers += range(first, first + batch.num_rows)
-            tables.append(_fitted(batch, schema))
-        return SpooledRows(pa.concat_tables(tables), numbers)
+        for chunk, position in self._chunks.between(begin, end):
+            first, stop = max(begin, chunk.first_row), min(end, chunk.end_row)
+            entry = self._entry(position)
+            with computing:
+                rows = fitted(self._rows_of(entry), schema)
+                batches.append(rows.slice(first - chunk.first_row, stop - first))
+                numbers += range(first, stop)
+        return SpooledRows(pa.Table.from_batches(batches, schema=schema), numbers)
 
     def chunk_start(self, row: int) -> int:
         """Number of the first row that was appended together with this one."""
-        with self._lock:
-            return next((p.chunk.first_row for p in self._chunks if p.chunk.first_row <= row < p.chunk.end_row), row)
+        return next((chunk.first_row for chunk, _ in self._chunks.between(row, row + 1)), row)
 
-    def _batches(self, begin: int, end: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-        with self._lock:
-            wanted = [p for p in self._chunks if p.chunk.first_row < end and p.chunk.end_row > begin]
-            for chunk, position in wanted:
-                batch = self._load(position)
-                first, stop = max(begin, chunk.first_row), min(end, chunk.end_row)
-                yield first, batch.slice(first - chunk.first_row, stop - first)
-
-    def _load(self, position: Position) -> pa.RecordBatch:
+    def _entry(self, position: Position) -> Entry:
         try:
-            entry = self._log.read_at(position)
-            schema = self._schemas.get(position.segment)
-            if schema is None:
-                schema = self._schemas[position.segment] = self._schema_of(entry.segment.header)
-            _, body = decode(entry.record.payload)
-            return pa.ipc.read_record_batch(pa.py_buffer(entry.record.payload)[body:], schema)
-        except (CorruptObject, OSError, pa.ArrowInvalid) as error:
+            return self._log.read_at(position)
+        except (CorruptObject, OSError) as error:
             raise SinkError(f"{self.name}: expected the rows that were spooled, got: {error}") from error
 
-    @staticmethod
-    def _schema_of(header: Mapping[str, Any]) -> pa.Schema:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header["schema"])))
-
-
-def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
-    present = set(batch.schema.names)
-    columns = [
-        batch.column(field.name).cast(field.type) if field.name in present else pa.nulls(batch.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-@contextmanager
-def telling(root: Path) -> Iterator[None]:
-    """Failures of the disk in the sinks' terms."""
-    try:
-        yield
-    except OSError as error:
-        what = f"{error.filename or root}: {error.strerror or error}"
-        if error.errno in _FULL:
-            raise SinkBusy(f"the disk is full: cannot write {what}; free space", retry_after=FULL_RETRY_S) from error
-        raise SinkError(f"cannot write {what}; fix access, or point persist.bigquery.spool.path elsewhere") from error
+    def _rows_of(self, entry: Entry) -> pa.RecordBatch:
+        number = entry.segment.number
+        try:
+            schema = self._schemas.get(number)
+            if schema is None:
+                schema = self._schemas[number] = schema_of(entry.segment.header["schema"])
+            _, body = decode(entry.record.payload)
+            return pa.ipc.read_record_batch(pa.py_buffer(entry.record.payload)[body:], schema)
+        except (CorruptObject, pa.ArrowInvalid) as error:
+            raise SinkError(f"{self.name}: expected the rows that were spooled, got: {error}") from error

@@ -329,6 +329,20 @@ async def test_a_channel_that_nobody_publishes_on_is_an_error_where_others_are(w
             await take(stream, 1)
 
 
+async def test_a_channel_that_begins_a_little_later_than_others_is_no_error(world: World) -> None:
+    """A service that begins, or gives an empty server its candles again, has one channel first."""
+    server, publish = world
+    async with live(server) as stream:
+        waiting = asyncio.create_task(take(stream, 1))
+        await until(lambda: stream.stats.connected, "a connection")
+        await publish.publish(candles(0, key=ETH))
+        looks = calls(server, "exists")
+        await until(lambda: calls(server, "exists") > looks, "a look at who publishes")
+        assert not waiting.done()
+        await publish.publish(candles(0))
+        assert shown(await waiting) == [1]
+
+
 async def test_a_channel_without_a_candle_yet_is_none_while_its_instrument_is_alive(world: World) -> None:
     server, publish = world
     await publish.publish(candles(0, key=ETH))

@@ -88,8 +88,8 @@ def test_what_is_imported_is_declared(repository: Path, project: dict[str, Any])
         everywhere = {requirement_name(name) for name in (*base, *own)}
         lazily = everywhere | {requirement_name(name) for listed in extras.values() for name in listed}
         for path in (repository / package).rglob("*.py"):
-            # This package is imported only where the settings ask for it.
-            gcp = extras["gcp"] if "streaming_service/sinks/bigquery/" in path.as_posix() else []
+            # These are imported only where the settings, or a reader, ask for BigQuery.
+            gcp = extras["gcp"] if "/bigquery" in path.relative_to(repository).as_posix() else []
             at_import = everywhere | {requirement_name(name) for name in gcp}
             for module, at_module_level in third_party_imports(path):
                 distribution = DISTRIBUTIONS.get(module, module)

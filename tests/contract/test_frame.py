@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from market_data_tick_handler.config import load_settings
+from streaming_service.planning.plan import make_plan
+from streaming_service.planning.rates import default_rates
 
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".example", ".txt", ""}
 MACHINE_PATH = re.compile(r"(?<![\w.{}-])/(?:home|root|Users|work)/\w")
@@ -116,6 +118,50 @@ def test_compose_gives_the_service_settings_it_has_and_time_to_drain(
     service = compose["services"]["tick-handler"]
     settings = load_with(image_environment(repository) | service["environment"], tmp_path, monkeypatch)
     assert float(service["stop_grace_period"].removesuffix("s")) > settings.shutdown.deadline_s
+
+
+def test_whatever_the_image_writes_is_on_its_volume(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spool or journal in the container's own layer would be gone with it."""
+    settings = load_with(image_environment(repository), tmp_path, monkeypatch)
+    (volume,) = re.findall(r"^VOLUME (\S+)$", (repository / "Dockerfile").read_text(), flags=re.MULTILINE)
+    written = (
+        settings.persist.path,
+        settings.persist.bigquery.spool.path,
+        settings.recovery.path,
+        settings.record.path,
+    )
+    assert [path for path in written if Path(path) != Path(volume) and Path(volume) not in Path(path).parents] == []
+    assert len(set(written)) == len(written)
+
+
+def test_the_image_has_the_extras_of_everything_that_settings_can_ask_for(
+    repository: Path, project: dict[str, Any]
+) -> None:
+    found = re.search(r"pip install '\.\[([\w,]+)\]'", (repository / "Dockerfile").read_text())
+    assert found is not None
+    extras = set(found[1].split(","))
+    assert {"streaming", "batch", "gcp"} <= extras <= set(project["project"]["optional-dependencies"]) - {"dev"}
+
+
+def test_compose_serves_over_a_redis_that_holds_what_is_planned(
+    repository: Path, compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams that do not fit would be thrown out whole."""
+    service, redis = compose["services"]["tick-handler"], compose["services"]["redis"]
+    settings = load_with(image_environment(repository) | service["environment"], tmp_path, monkeypatch)
+    plan = make_plan(settings, default_rates(settings))
+    assert plan.serving is not None and plan.serving.transport == "redis"
+    command = redis["command"]
+    limit = command[command.index("--maxmemory") + 1]
+    assert 0 < plan.serving.redis_bytes < int(limit.removesuffix("mb")) << 20
+    assert service["depends_on"]["redis"]["condition"] == "service_healthy"
+
+
+def test_compose_passes_the_token_on_and_keeps_none(compose: dict[str, Any]) -> None:
+    given = compose["services"]["tick-handler"]["environment"]["MARKET_DATA_MONITORING__AUTH_TOKEN"]
+    assert given == "${MARKET_DATA_MONITORING__AUTH_TOKEN:-}"
 
 
 def test_the_documented_make_targets_exist(repository: Path, make_targets: set[str]) -> None:

@@ -37,6 +37,24 @@ def proof(shown: str) -> tuple[int, int]:
     return equal, total
 
 
+def costs_are_those_of_the_run(shown: str, *, trades: int) -> None:
+    """Every row published or stored is metered once; in batches of a minute of the simulation they are few calls."""
+    listing = shown.partition("BigQuery, had it been there\n")[2].partition("\n\n")[0].splitlines()[1:]
+    tables = {
+        words[0]: tuple(int(words[at].replace(",", "")) for at in (1, -2, -1)) for words in map(str.split, listing)
+    }
+    rows, calls, one_by_one = tables.pop("all")
+    assert (rows, calls) == (sum(each[0] for each in tables.values()), sum(each[1] for each in tables.values()))
+    assert one_by_one == rows and tables["ticks_trades"][0] == trades
+    told = re.search(r"Candles +([\d,]+) published, ([\d,]+) revisions", shown)
+    assert told is not None
+    published = sum(int(number.replace(",", "")) for number in told.groups())
+    assert sum(each[0] for name, each in tables.items() if name.startswith("candles_")) == published
+    assert calls <= 0.01 * one_by_one
+    assert re.search(r"9\d\.\d\d % fewer; at most 1 a minute and table", shown)
+    assert re.search(r"Cost +0\.00 USD in batches \([\d.]+ where .*\), [\d.]+ USD row by row; prices: https://", shown)
+
+
 def test_the_demo_shows_candles_proves_parity_and_names_commands_that_work(tmp_path: Path) -> None:
     """The simulated clock starts at 21:30 UTC, so 4h and 24h close after 2.5 simulated hours."""
     out = tmp_path / "demo"
@@ -53,6 +71,7 @@ def test_the_demo_shows_candles_proves_parity_and_names_commands_that_work(tmp_p
     received, accepted, duplicate, late, invalid = (int(number.replace(",", "")) for number in trades[2:7])
     assert received == accepted + duplicate + invalid
     assert min(duplicate, late, invalid) > 0
+    costs_are_those_of_the_run(shown, trades=received)
     commands = [shlex.split(line) for line in shown.splitlines() if f"--out {out}" in line or f"--store {out}" in line]
     for command in commands:
         known = next(index for index, word in enumerate(command) if word in ("replay", "batch"))

@@ -128,7 +128,7 @@ async def test_health_before_the_first_tick_says_starting_and_knows_no_age(tmp_p
 
 
 # Sections of parts that not every service has.
-ONLY_WITH_THEIR_PART = {"sources", "recovery", "websocket", "redis", "bigquery"}
+ONLY_WITH_THEIR_PART = {"sources", "recovery", "websocket", "redis", "tables", "bigquery", "cost"}
 
 
 async def test_health_has_exactly_the_documented_fields(tmp_path: Path, repository: Path) -> None:

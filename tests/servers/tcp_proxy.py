@@ -6,11 +6,13 @@ async with tcp_proxy("127.0.0.1", server.port) as proxy:
     proxy.cut()                         # every connection breaks now
     proxy.refuse = True                 # and no new one lives
     proxy.drop_messages = 3             # the next three pub/sub messages to clients are lost
+    proxy.stall()                       # clients get nothing, and the server must keep what it sends
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator
@@ -19,6 +21,9 @@ from typing import Final
 
 _HOST: Final = "127.0.0.1"
 _CHUNK: Final = 65_536
+# Of a narrow way: so much, and no more, fits into the kernel between two programs.
+_NARROW_BYTES: Final = 4_096
+_NARROW_SEGMENT: Final = 536
 
 
 class TcpProxy:
@@ -28,9 +33,13 @@ class TcpProxy:
     `refuse` ends new connections at once; `drop_messages` loses that many published messages (a count; -1: all), which
     it finds in the answers of a connection that has subscribed, whole messages only; `cut_after_requests` breaks
     a connection as soon as that many further bytes of requests were passed on.
+
+    narrow: the server gets rid of very little while nobody reads (`stall`).
     """
 
-    def __init__(self, host: str, target_port: int, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, host: str, target_port: int, *, port: int = 0, tls: ssl.SSLContext | None = None, narrow: bool = False
+    ) -> None:
         self.delay_s = 0.0
         self.drop_answers = False
         self.refuse = False
@@ -40,6 +49,9 @@ class TcpProxy:
         self.lost_messages = 0
         self.lost_answer_bytes = 0
         self._target, self._port, self._tls = (host, target_port), port, tls
+        self._narrow = narrow
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,6 +80,25 @@ class TcpProxy:
         for task in self._tasks:
             task.cancel()
 
+    def stall(self) -> None:
+        """Take nothing from the server until `go_on`, as a client does that is stuck."""
+        self._flows.clear()
+
+    def go_on(self) -> None:
+        """Pass answers on again."""
+        self._flows.set()
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if not self._narrow:
+            return await asyncio.open_connection(*self._target)
+        made = socket.socket()
+        made.setblocking(False)
+        # Before the handshake, which tells the other side.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW_BYTES)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _NARROW_SEGMENT)
+        await asyncio.get_running_loop().sock_connect(made, self._target)
+        return await asyncio.open_connection(sock=made, limit=_NARROW_BYTES)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -83,7 +114,7 @@ class TcpProxy:
             writer.transport.abort()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        target_reader, target_writer = await asyncio.open_connection(*self._target)
+        target_reader, target_writer = await self._dial()
         try:
             passing = {
                 asyncio.create_task(self._pass_requests(reader, target_writer), name="proxy requests"),
@@ -113,7 +144,7 @@ class TcpProxy:
 
     async def _pass_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pending = b""
-        while data := await reader.read(_CHUNK):
+        while data := await self._answer(reader):
             if self.drop_answers:
                 self.lost_answer_bytes += len(data)
                 continue
@@ -124,6 +155,10 @@ class TcpProxy:
                 await asyncio.sleep(self.delay_s)
             writer.write(data)
             await writer.drain()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
+        await self._flows.wait()
+        return await reader.read(_CHUNK)
 
     def _without_messages(self, data: bytes) -> tuple[bytes, bytes]:
         """What of `data` is passed on, and the begin of a message that is not whole yet."""
@@ -176,9 +211,9 @@ def _message_end(data: bytes, begin: int) -> int:
 
 
 @asynccontextmanager
-async def tcp_proxy(host: str, target_port: int, *, port: int = 0) -> AsyncIterator[TcpProxy]:
+async def tcp_proxy(host: str, target_port: int, *, port: int = 0, narrow: bool = False) -> AsyncIterator[TcpProxy]:
     """A proxy that listens until the end of the block."""
-    proxy = TcpProxy(host, target_port, port=port)
+    proxy = TcpProxy(host, target_port, port=port, narrow=narrow)
     await proxy.start()
     try:
         yield proxy

@@ -16,12 +16,14 @@ from market_data_tick_handler.core.instruments import InstrumentDefinition, pars
 from market_data_tick_handler.core.options import PipelineOptions
 from market_data_tick_handler.core.parity import compare
 from market_data_tick_handler.core.pipeline import Pipeline
-from market_data_tick_handler.core.ticks import TickBatch, concat
+from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.testing import ManualClock, trades
 from streaming_service.ingest import Cadence, Feed, Ingest
 from streaming_service.recovery import Recovery, RecoveryOptions
 from streaming_service.repair import Repairer, RepairOptions
+from streaming_service.sink import Outlet
+from streaming_service.tick_delivery import TickDelivery
 from tests.parity.streams import batched
 
 S = 1_000_000
@@ -97,7 +99,7 @@ class Exchange:
 class World:
     """One instrument's service. `kill` forgets everything in memory; the constructor starts, or restarts, it.
 
-    live: the trades that would arrive if nothing broke.
+    live: the trades that would arrive if nothing broke. tick_outlets: for ticks; `ticks.begin` is the test's to call.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class World:
         collector: Collector | None = None,
         warm: Callable[[Pipeline], None] = lambda pipeline: None,
         repair: RepairOptions | None = None,
+        tick_outlets: Sequence[Outlet] = (),
     ) -> None:
         self.clock = ManualClock(START_US) if clock is None else clock
         self.options = (
@@ -121,6 +124,8 @@ class World:
         self.published = Collector() if collector is None else collector
         self.recovery = Recovery(root, clock=self.clock, options=RecoveryOptions())
         self.pipelines = {SPOT.key: self.recovery.open(SPOT.key, self.make, warm=warm)}
+        self.ticks = TickDelivery(tick_outlets, clock=self.clock)
+        self.ticks.admit(self.recovery.journal(SPOT.key), [DataType.TRADES], self.recovery.resumed_at(SPOT.key))
         # The connection is there at once.
         self.pipeline.know(self.pipeline.gaps)
         self.fetcher = Exchange(live) if fetcher is None else fetcher
@@ -130,6 +135,7 @@ class World:
             clock=self.clock,
             cadence=Cadence.of(self.options.timeframes, self.options.grace_us),
             candle_outlets=[self.published],  # type: ignore[list-item]
+            tick_outlets=tick_outlets,
             keeper=self.recovery,  # type: ignore[arg-type]
         )
         self.repairer = Repairer(
@@ -139,6 +145,7 @@ class World:
             fetchers={SPOT.key: [self.fetcher]},
             between_turns=self.ingest.between_turns,
             options=RepairOptions() if repair is None else repair,
+            on_put_back=self.ticks.deliver_fetched,
         )
         self._fed_us = self.clock.now_us()
 

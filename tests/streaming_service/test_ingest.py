@@ -274,6 +274,29 @@ async def test_candles_and_stored_rows_go_to_their_outlets_and_leave_the_pipelin
     assert btc.published == [T0]
 
 
+async def test_what_one_instrument_closed_is_written_while_the_next_ones_are_computed() -> None:
+    """Hundreds of candles close at the same moment: nobody's waits for those of all others."""
+    sink, keys = Collector(), (BTC, ETH, "BINANCE:SPOT_PAIR:SOL-USDT")
+    written: list[int] = []
+
+    class Watching(Recorder):
+        def outputs(self, published_us: int | None = None) -> list[CandleBatch]:
+            written.append(len(sink.items))
+            return super().outputs(published_us)
+
+    clock = ManualClock(T0)
+    feed = Feed("live", ScriptedSource([[tick(T0, key) for key in keys]]))
+    outlet = Outlet("sink", sink, clock=clock)
+    pipelines = {key: Watching() for key in keys}
+    driver = Ingest(pipelines, [feed], clock=clock, cadence=CADENCE, candle_outlets=[outlet])
+    writing = asyncio.create_task(outlet.run())
+    await driver.pump(feed)
+    await driver.turn()
+    outlet.close()
+    await writing
+    assert written == [0, 1, 2] and len(sink.items) == 3
+
+
 async def test_the_last_turn_takes_what_is_pending_and_finish_closes_at_the_arrival_clock() -> None:
     clock = ManualClock(T0)
     feed = Feed("x", ScriptedSource([[tick(T0)]]))

@@ -6,24 +6,21 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-import google.auth
 import grpc
 from google.api_core import exceptions as api
 from google.api_core.client_options import ClientOptions
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteAsyncClient
 from google.cloud.bigquery_storage_v1.services.big_query_write.transports import BigQueryWriteGrpcAsyncIOTransport
 
 from market_data_tick_handler.config.outputs import BigQuerySettings
-from market_data_tick_handler.errors import ConfigError, SinkBusy
+from market_data_tick_handler.errors import SinkBusy
+from market_data_tick_handler.storage.bigquery_login import log_in, rest_client
 from streaming_service.sinks.bigquery.encoding import AppendRequest
-from streaming_service.sinks.bigquery.faults import StreamGone, TableGone, judge_call, judge_status
+from streaming_service.sinks.bigquery.faults import judge_call, judge_status
+from streaming_service.sinks.tables.answers import StreamGone, TableGone
 
-_SCOPES: Final = ("https://www.googleapis.com/auth/bigquery",)
-_EMULATED_PROJECT: Final = "local"
 _APPEND: Final = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows"
 
 
@@ -151,38 +148,13 @@ async def open_clients(settings: BigQuerySettings) -> Clients:
     Raises:
         ConfigError: there are no credentials, or no project.
     """
-    emulated = settings.api_endpoint.startswith("http://")
-    credentials, found = (_nobody(), _EMULATED_PROJECT) if emulated else await asyncio.to_thread(_log_in)
-    project = settings.project or found
-    if not project:
-        raise ConfigError(
-            "the credentials name no project", key="persist.bigquery.project", hint="set it, or log in with one"
-        )
-    rest_options = {"api_endpoint": settings.api_endpoint} if settings.api_endpoint else None
-    rest = bigquery.Client(project=project, credentials=credentials, client_options=rest_options)
+    login = await asyncio.to_thread(log_in, settings)
+    project, rest = login.project, rest_client(settings, login)
     timeout_s = settings.request_timeout.s
-    if emulated:
+    if login.emulated:
         channel = grpc.aio.insecure_channel(settings.grpc_endpoint)
         client = BigQueryWriteAsyncClient(transport=BigQueryWriteGrpcAsyncIOTransport(channel=channel))
         return Clients(project, rest, AppendClient(client, channel, timeout_s=timeout_s))
     options = ClientOptions(api_endpoint=settings.grpc_endpoint) if settings.grpc_endpoint else None
-    client = BigQueryWriteAsyncClient(credentials=credentials, client_options=options)
+    client = BigQueryWriteAsyncClient(credentials=login.credentials, client_options=options)
     return Clients(project, rest, AppendClient(client, None, timeout_s=timeout_s))
-
-
-def _nobody() -> Any:
-    # The class has no types of its own.
-    make: Any = AnonymousCredentials
-    return make()
-
-
-def _log_in() -> tuple[Any, str]:
-    try:
-        credentials, project = google.auth.default(scopes=list(_SCOPES))
-    except GoogleAuthError as error:
-        raise ConfigError(
-            f"no Google Cloud credentials: {error}",
-            key="persist.bigquery",
-            hint="set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`",
-        ) from error
-    return credentials, project or ""

@@ -16,6 +16,9 @@ from market_data_tick_handler.config.outputs import PriceSettings, WriteMethod
 _GIB: Final = 1 << 30
 _INSERT_UNIT: Final = 200 << 20
 _DAYS_A_MONTH: Final = 30
+# insertAll takes 10 MB a request; JSON of a row is about three times its columns.
+INSERT_BYTES: Final = 3 << 20
+INSERT_ROWS: Final = 10_000
 _SECOND_US: Final = 1_000_000
 
 
@@ -87,13 +90,15 @@ def estimate_day(
     method: WriteMethod,
     prices: PriceSettings,
     month_bytes: float | None = None,
+    moments: float | None = None,
 ) -> Estimate:
     """What a table costs a day at `rows` a day of `row_bytes` each.
 
     month_bytes: all that the project writes in a month, which shares the free part; default: this table alone.
+    moments: times a day at which rows come; default: each comes by itself.
     """
     data_bytes = rows * row_bytes
-    batches = min(rows, 86_400 / batch_timeout_s)
+    batches = min(rows if moments is None else moments, 86_400 / batch_timeout_s)
     per_batch = -(-data_bytes / batches // max_batch_bytes) if batches else 0
     month = max(data_bytes * _DAYS_A_MONTH, month_bytes or 0.0)
     whole = (
@@ -130,7 +135,7 @@ class CostMeter:
 
     def add(self, table: str, now_us: int, *, rows: int, data_bytes: int, calls: int, dead_letters: int = 0) -> float:
         """Count, and give the price."""
-        day = datetime.fromtimestamp(now_us // _SECOND_US, UTC).strftime("%Y-%m-%d")
+        day = _day(now_us)
         if day[:7] != self._month:
             self._month, self._month_bytes = day[:7], 0
         usd = price(self.method, rows=rows, data_bytes=data_bytes, prices=self.prices, written_bytes=self._month_bytes)
@@ -148,18 +153,34 @@ class CostMeter:
         self._taken = {table: Usage().plus(used) for table, used in self.totals.items()}
         return new
 
+    def day(self, now_us: int) -> dict[str, Usage]:
+        """What was used in the day (UTC) so far, per table."""
+        today = _day(now_us)
+        return {table: used for (of, table), used in self.days.items() if of == today}
+
     def day_usd(self, now_us: int) -> float:
         """USD of the day so far, all tables."""
-        day = datetime.fromtimestamp(now_us // _SECOND_US, UTC).strftime("%Y-%m-%d")
-        return sum(used.usd for (of, _), used in self.days.items() if of == day)
+        return sum(used.usd for used in self.day(now_us).values())
+
+    def is_over(self, now_us: int) -> bool:
+        """Whether the day has cost more than it should."""
+        return bool(self.alert_usd) and self.day_usd(now_us) > self.alert_usd
 
     def alert(self, now_us: int) -> str:
         """What to warn of, once a day; else nothing."""
-        day, usd = datetime.fromtimestamp(now_us // _SECOND_US, UTC).strftime("%Y-%m-%d"), self.day_usd(now_us)
-        if not self.alert_usd or usd <= self.alert_usd or self._told == day:
+        day, usd = _day(now_us), self.day_usd(now_us)
+        if not self.is_over(now_us) or self._told == day:
             return ""
         self._told = day
         return f"{day}: writing to BigQuery has cost {usd:.2f} USD, expected at most {self.alert_usd:.2f}"
+
+    def without_free_part(self) -> float:
+        """USD of all that was written, had others used up what is free."""
+        prices = self.prices.model_copy(update={"write_api_free_gib": 0.0})
+        return sum(
+            price(self.method, rows=used.rows, data_bytes=used.data_bytes, prices=prices)
+            for used in self.totals.values()
+        )
 
     def row_by_row(self) -> tuple[int, float]:
         """Calls and USD, had every row been written by an insertAll of its own."""
@@ -172,3 +193,7 @@ class CostMeter:
 
 
 _KEPT_DAYS: Final = 31
+
+
+def _day(now_us: int) -> str:
+    return datetime.fromtimestamp(now_us // _SECOND_US, UTC).strftime("%Y-%m-%d")

@@ -13,14 +13,9 @@ from market_data_tick_handler.core.instruments import InstrumentType
 from market_data_tick_handler.core.schemas import TIMESTAMP, candle_schema
 from market_data_tick_handler.core.ticks import LAYOUTS, DataType
 from market_data_tick_handler.core.timeframes import Timeframe
+from market_data_tick_handler.storage.bigquery_names import TICK_TABLES as TICK_TABLES
+from market_data_tick_handler.storage.bigquery_names import candle_table as candle_table
 
-TICK_TABLES: Final = {
-    DataType.TRADES: "ticks_trades",
-    DataType.BOOK: "ticks_book_snapshots",
-    DataType.DERIVATIVE: "ticks_derivative_ticker",
-    DataType.LIQUIDATIONS: "ticks_liquidations",
-    DataType.OPTIONS: "ticks_options_chain",
-}
 USAGE_TABLE: Final = "persist_usage"
 CANDLE_IDENTITY: Final = ("instrument_id", "timestamp", "revision", "timestamp_out")
 # Rows that were appended to the spool together share timestamp_out, and no others have it.
@@ -51,12 +46,6 @@ class TableDefinition:
     identity: tuple[str, ...]
     partitioning: Partitioning | None
     clustering: tuple[str, ...]
-
-
-def candle_table(timeframe: Timeframe, instrument_type: InstrumentType) -> str:
-    """Table of the candles of an instrument; a chain of options has its own."""
-    prefix = "options_chain" if instrument_type is InstrumentType.OPTION_CHAIN else "candles"
-    return f"{prefix}_{timeframe}"
 
 
 def live_tables(

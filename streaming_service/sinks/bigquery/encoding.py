@@ -9,6 +9,8 @@ import pyarrow as pa
 from google.cloud.bigquery_storage_v1 import types
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from streaming_service.sinks.turns import computing
+
 _Field = descriptor_pb2.FieldDescriptorProto
 _PROTOBUF: Final = {
     pa.float64(): _Field.TYPE_DOUBLE,
@@ -33,9 +35,10 @@ def arrow_request(rows: pa.Table, *, stream: str, offset: int) -> AppendRequest:
     The message is put together by hand: the protobuf runtime would copy 18 MB three times, each time with the
     interpreter, and so the event loop, held up.
     """
+    with computing:
+        body = memoryview(_one_batch(rows).serialize())
     head = types.AppendRowsRequest.pb(_request(stream, offset)).SerializeToString()
     schema = types.ArrowSchema.pb()(serialized_schema=rows.schema.serialize().to_pybytes()).SerializeToString()
-    body = memoryview(_one_batch(rows).serialize())
     batch_head = _head(_BATCH_FIELD, len(body))
     rows_head = _head(_ROWS_FIELD, len(batch_head) + len(body))
     schema_part = _head(_SCHEMA_FIELD, len(schema)) + schema
@@ -46,8 +49,10 @@ def arrow_request(rows: pa.Table, *, stream: str, offset: int) -> AppendRequest:
 def protobuf_request(rows: pa.Table, *, stream: str, offset: int) -> AppendRequest:
     """A request with protocol-buffer rows, their descriptor included. Times are microseconds, as is asked for."""
     request = types.AppendRowsRequest.pb(_request(stream, offset))
+    with computing:
+        messages = _serialized(rows)
     request.proto_rows.writer_schema.proto_descriptor.CopyFrom(_descriptor(rows.schema))
-    request.proto_rows.rows.serialized_rows.extend(_serialized(rows))
+    request.proto_rows.rows.serialized_rows.extend(messages)
     return AppendRequest(stream, request.SerializeToString())
 
 

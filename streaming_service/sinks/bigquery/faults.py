@@ -10,6 +10,13 @@ from google.cloud.bigquery_storage_v1 import types
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from market_data_tick_handler.errors import SinkBusy, SinkError
+from streaming_service.sinks.tables.answers import (
+    AlreadyWritten,
+    BatchRefused,
+    RowsRefused,
+    StreamGone,
+    TableGone,
+)
 
 _STATUS_KEY: Final = "grpc-status-details-bin"
 _AGAIN: Final = frozenset(
@@ -47,32 +54,8 @@ _STREAM_WORDS: Final = ("stream is finalized", "stream not found", "invalid stre
 _ARROW_WORDS: Final = ("arrow is not supported", "arrow format is not", "arrow_rows is not", "unsupported rows format")
 
 
-class AlreadyWritten(SinkError):
-    """The rows are in the table: an earlier try arrived."""
-
-
-class StreamGone(SinkError):
-    """The stream takes no more rows; whether it has these is another question."""
-
-
-class TableGone(SinkError):
-    """The table does not exist, or has fewer columns than the rows."""
-
-
 class ArrowRefused(SinkError):
     """The other side does not take Arrow rows."""
-
-
-class RowsRefused(SinkError):
-    """Some rows do not fit the table; none of the batch was written. `reasons`: by index in the batch."""
-
-    def __init__(self, message: str, *, reasons: Mapping[int, str]) -> None:
-        self.reasons = dict(reasons)
-        super().__init__(message)
-
-
-class BatchRefused(SinkError):
-    """The batch does not fit the table, and it was not said which rows."""
 
 
 def judge_status(status: status_pb2.Status, row_errors: Iterable[types.RowError] = ()) -> SinkError:

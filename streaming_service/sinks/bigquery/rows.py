@@ -1,10 +1,8 @@
-"""Batches of the pipeline as Arrow rows of their tables, column by column."""
+"""Ticks as Arrow rows of their tables, and what holds for the rows of every table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby
-from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +13,7 @@ from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.ids import id_texts
 from market_data_tick_handler.core.instruments import InstrumentDefinition, parse_instrument_key
-from market_data_tick_handler.core.schemas import TIMESTAMP, candles_to_arrow
+from market_data_tick_handler.core.schemas import TIMESTAMP
 from market_data_tick_handler.core.ticks import ID_HASH, ID_NONE, Array, DataType, TickBatch, concat
 from streaming_service.sinks.bigquery.definitions import (
     TICK_TABLES,
@@ -24,11 +22,10 @@ from streaming_service.sinks.bigquery.definitions import (
     wire_schema,
 )
 
-_OWN: Final = ("instrument_id", "exchange", "symbol")
-_dtype = attrgetter("dtype")
+OWN: Final = ("instrument_id", "exchange", "symbol")
 _VENUE_SYMBOL: Final = "venue_symbol"
 # No chunk of the spool is larger: batches are made of whole ones, and should come close to the limit of an append.
-CHUNK_BYTES: Final = 512 << 10
+CHUNK_BYTES: Final = 768 << 10
 
 
 def table_of(item: CandleBatch | Rows) -> str:
@@ -38,69 +35,15 @@ def table_of(item: CandleBatch | Rows) -> str:
     return TICK_TABLES[item.data_type]
 
 
-def candle_rows(batches: Sequence[CandleBatch], schema: pa.Schema) -> pa.RecordBatch:
-    """Candles of one timeframe, of any instruments, in their order, as the columns of `schema`.
-
-    Raises:
-        SchemaMismatch: a column is not registered, or does not fit its declared type.
-    """
-    parts = [_alike(list(group), schema) for _, group in groupby(batches, _layout)]
-    return _one_batch(pa.concat_tables(parts), schema)
-
-
-def _layout(batch: CandleBatch) -> tuple[Any, ...]:
-    columns = batch.columns
-    return tuple(columns), tuple(map(_dtype, columns.values())), batch.absent, batch.feature_version
-
-
-def _alike(batches: list[CandleBatch], schema: pa.Schema) -> pa.Table:
-    """Batches with the same columns: converted as one, which costs the same for one row as for many."""
-    merged = candles_to_arrow(_merged(batches) if len(batches) > 1 else batches[0])
-    rows = merged.num_rows
-    own = _owners([batch.instrument for batch in batches], [len(batch) for batch in batches])
-    present = set(merged.schema.names)
-    columns = []
-    for field in schema:
-        if field.name in own:
-            columns.append(own[field.name])
-        elif field.name not in present:
-            columns.append(pa.nulls(rows, field.type))
-        else:
-            column = merged.column(field.name)
-            columns.append(column if column.type == field.type else column.cast(field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _merged(batches: list[CandleBatch]) -> CandleBatch:
-    """Batches of one layout end to end."""
-    first = batches[0]
-    names = [name for name, column in first.columns.items() if column.dtype == np.float64]
-    others = [name for name in first.columns if name not in set(names)]
-    columns = dict(zip(names, _joined_floats(batches, names), strict=True))
-    columns |= {name: np.concatenate([batch.columns[name] for batch in batches]) for name in others}
-    ordered = {name: columns[name] for name in first.columns}
-    return CandleBatch(first.instrument, first.timeframe, ordered, first.feature_version, first.absent)
-
-
-def _joined_floats(batches: list[CandleBatch], names: list[str]) -> Array:
-    """The float columns of all batches, one per row of the result. Live batches have a row and hundreds of columns:
-    their bytes end to end are the transposed result, which takes a tenth of the time of joining column by column."""
-    if len(names) > 1 and all(len(batch) == 1 for batch in batches):
-        pick = itemgetter(*names)
-        whole = b"".join(chain.from_iterable(pick(batch.columns) for batch in batches))
-        return np.ascontiguousarray(np.frombuffer(whole).reshape(len(batches), len(names)).T)
-    return np.array([np.concatenate([batch.columns[name] for batch in batches]) for name in names])
-
-
-def _owners(instruments: Sequence[InstrumentDefinition], lengths: Sequence[int]) -> dict[str, pa.Array]:
-    """Whose each row is."""
+def owners(instruments: Sequence[InstrumentDefinition], lengths: Sequence[int]) -> dict[str, pa.Array]:
+    """Whose each row is: the columns `OWN` of batches of these instruments and lengths, end to end."""
     index = pa.array(np.repeat(np.arange(len(instruments)), lengths))
     values = (
         [one.key for one in instruments],
         [one.exchange for one in instruments],
         [one.symbol for one in instruments],
     )
-    return {name: pa.array(texts, pa.string()).take(index) for name, texts in zip(_OWN, values, strict=True)}
+    return {name: pa.array(texts, pa.string()).take(index) for name, texts in zip(OWN, values, strict=True)}
 
 
 def tick_rows(rows: Sequence[Rows], *, out_us: int = 0) -> pa.RecordBatch:
@@ -108,7 +51,7 @@ def tick_rows(rows: Sequence[Rows], *, out_us: int = 0) -> pa.RecordBatch:
     data_type = rows[0].data_type
     batch = concat([one.batch for one in rows])
     schema = wire_schema(ticks_schema(data_type))
-    own = _owners([parse_instrument_key(one.instrument) for one in rows], [len(one.batch) for one in rows])
+    own = owners([parse_instrument_key(one.instrument) for one in rows], [len(one.batch) for one in rows])
     columns = []
     for field in schema:
         if field.name in own:
@@ -155,18 +98,14 @@ def _texts(values: Array | None, rows: int) -> pa.Array:
     return pa.nulls(rows, pa.string()) if values is None else pa.array(values, pa.string(), mask=values == "")
 
 
-def _one_batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema)
-
-
 def in_chunks(batch: pa.RecordBatch, *, max_rows: int, max_bytes: int = CHUNK_BYTES) -> Iterator[pa.RecordBatch]:
     """The rows in pieces within the limits, at least a row each."""
     if not batch.num_rows:
         return
-    per_row = max(batch.nbytes / batch.num_rows, 1.0)
-    step = max(1, min(max_rows, int(max_bytes / per_row)))
-    for start in range(0, batch.num_rows, step):
+    rows = batch.num_rows
+    pieces = -(-pa.ipc.get_record_batch_size(batch) // max_bytes)
+    step = min(max_rows, -(-rows // pieces))
+    for start in range(0, rows, step):
         yield batch.slice(start, step)
 
 

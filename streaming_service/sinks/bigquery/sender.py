@@ -1,4 +1,4 @@
-"""Carries the rows of one table from the spool to BigQuery, one batch at a time, each exactly once.
+"""Carries the rows of one table from the spool into the table, one batch at a time, each exactly once.
 
 Theory of operation. A batch is given a place (a stream and an offset in it), and both are durable before the first byte
 is sent. Then it is sent until the answer is clear:
@@ -26,17 +26,12 @@ from market_data_tick_handler.errors import SchemaMismatch, SinkBusy, SinkError
 from streaming_service.clock import Clock
 from streaming_service.sinks.bigquery.dead_letters import DeadLetters, summary
 from streaming_service.sinks.bigquery.definitions import TableDefinition, wire_schema
-from streaming_service.sinks.bigquery.faults import (
-    AlreadyWritten,
-    BatchRefused,
-    RowsRefused,
-    StreamGone,
-    TableGone,
-)
 from streaming_service.sinks.bigquery.rows import logical_bytes
-from streaming_service.sinks.bigquery.writers import RowWriter
 from streaming_service.sinks.spool_records import Assignment
-from streaming_service.sinks.table_spool import SpooledRows, TableSpool
+from streaming_service.sinks.spool_rows import SpooledRows
+from streaming_service.sinks.table_spool import TableSpool
+from streaming_service.sinks.tables.answers import AlreadyWritten, BatchRefused, RowsRefused, StreamGone, TableGone
+from streaming_service.sinks.tables.backend import RowWriter
 
 log = logging.getLogger(__name__)
 

@@ -82,6 +82,16 @@ class Tables:
         if found.view_query != wanted.view_query:
             self._call(self._client.update_table, wanted, ["view_query", "description"])
 
+    def make_views(self, views: Iterable[ViewDefinition]) -> None:
+        """Make those views of whose name there is nothing; of hundreds, one question tells which."""
+        there = set(self._call(self._names))
+        for view in views:
+            if view.name not in there:
+                self.ensure_view(view)
+
+    def _names(self, **options: Any) -> list[str]:
+        return [table.table_id for table in self._client.list_tables(self.dataset, **options)]
+
     def ensure(self, tables: Iterable[TableDefinition], views: Iterable[ViewDefinition] = ()) -> None:
         """Make all of them."""
         for table in tables:

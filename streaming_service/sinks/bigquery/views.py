@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.instruments import InstrumentDefinition, data_types_for
+from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
-from streaming_service.sinks.bigquery.definitions import TICK_TABLES, USAGE_TABLE, TableDefinition
+from market_data_tick_handler.storage.bigquery_names import TICK_TABLES
+from streaming_service.sinks.bigquery.definitions import USAGE_TABLE, TableDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ def latest_view(table: TableDefinition) -> ViewDefinition:
 def live_views(tables: Iterable[TableDefinition], timeframes: Sequence[Timeframe]) -> list[ViewDefinition]:
     """All views of a live dataset with these tables, but those that ask for columns the tables do not have."""
     tables = list(tables)
+    if not timeframes:
+        return [_cost()]
     latest = [latest_view(table) for table in tables if table.kind == "candles"]
     earlier = [_earlier_name(table) for table in tables if table.name.startswith("candles_")]
     base = Timeframe.M1 if Timeframe.M1 in timeframes else min(timeframes, key=lambda one: one.us)
@@ -54,14 +58,19 @@ def history_views(tables: Iterable[TableDefinition]) -> list[ViewDefinition]:
 
 
 def tick_views(instruments: Iterable[InstrumentDefinition]) -> list[ViewDefinition]:
-    """`ticks_{exchange}_{symbol}`: trades of one instrument, as they were once stored."""
+    """`ticks_{exchange}_{symbol}`: trades of one instrument, for those that have trades.
+
+    Their predicates are those of the clustering columns; a predicate on `timestamp_out` reaches the partitions.
+    """
     return [
         ViewDefinition(
             f"ticks_{_plain(instrument.exchange)}_{_plain(instrument.symbol)}",
             f"Trades of {instrument.key}. An earlier name; query ticks_trades.",
-            f"SELECT * FROM `{{dataset}}.{next(iter(TICK_TABLES.values()))}` WHERE instrument_id = '{instrument.key}'",
+            f"SELECT * FROM `{{dataset}}.{TICK_TABLES[DataType.TRADES]}` WHERE exchange = '{instrument.exchange}' "
+            f"AND symbol = '{instrument.symbol}' AND instrument_id = '{instrument.key}'",
         )
         for instrument in instruments
+        if DataType.TRADES in data_types_for(instrument.instrument_type)
     ]
 
 
@@ -103,13 +112,17 @@ GROUP BY hour, instrument_id, exchange, symbol""",
 def _gap_report(base: Timeframe) -> ViewDefinition:
     return ViewDefinition(
         "gap_report_daily",
-        f"How whole each day is, from candles of {base}: gaps that were not repaired, and candles that are missing.",
+        f"How whole each day is, from candles of {base}: gaps, how much of them is not repaired, and candles that are "
+        "missing between the first and the last of the day.",
         f"""SELECT
   DATE(timestamp) AS day, instrument_id, exchange, symbol,
   COUNT(*) AS candles,
   DIV(TIMESTAMP_DIFF(MAX(timestamp), MIN(timestamp), SECOND), {base.seconds}) + 1 - COUNT(*) AS missing_candles,
-  COUNTIF(quality = 'GAPPED') AS gapped_candles, COUNTIF(quality = 'REPAIRED') AS repaired_candles,
-  SUM(gap_ms) / 1000 AS gap_seconds, MIN(coverage) AS least_coverage, AVG(coverage) AS mean_coverage,
+  COUNTIF(quality = 'GAPPED') AS gapped_candles, COUNTIF(quality = 'PARTIAL') AS partial_candles,
+  COUNTIF(quality = 'REPAIRED') AS repaired_candles,
+  SUM(gap_ms) / 1000 AS gap_seconds,
+  SUM(IF(quality IN ('GAPPED', 'PARTIAL'), gap_ms, 0)) / 1000 AS unrepaired_gap_seconds,
+  MIN(coverage) AS least_coverage, AVG(coverage) AS mean_coverage,
   SUM(revision) AS revisions
 FROM `{{dataset}}.candles_{base}_latest`
 GROUP BY day, instrument_id, exchange, symbol""",

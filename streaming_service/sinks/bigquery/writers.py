@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pyarrow as pa
 from google.api_core import exceptions as api
@@ -20,55 +20,18 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from market_data_tick_handler.config.outputs import RowFormat
 from market_data_tick_handler.errors import SinkBusy
 from streaming_service.sinks.bigquery.connection import AppendClient
+from streaming_service.sinks.bigquery.cost import INSERT_BYTES, INSERT_ROWS
 from streaming_service.sinks.bigquery.encoding import AppendRequest, arrow_request, protobuf_request
-from streaming_service.sinks.bigquery.faults import (
-    AlreadyWritten,
-    ArrowRefused,
-    RowsRefused,
-    StreamGone,
-    TableGone,
-    judge_call,
-)
+from streaming_service.sinks.bigquery.faults import ArrowRefused, judge_call
 from streaming_service.sinks.spool_records import Assignment
+from streaming_service.sinks.tables.answers import AlreadyWritten, RowsRefused, StreamGone, TableGone
+from streaming_service.sinks.tables.backend import Place
 
-# insertAll takes 10 MB a request; JSON of a row is about three times its columns.
-INSERT_BYTES: Final = 3 << 20
-INSERT_ROWS: Final = 10_000
 _INSERTED: Final = "insert_rows"
 _STOPPED: Final = "stopped"
 
 # Tries again are the sender's business.
 _ONCE: Final = DEFAULT_RETRY.with_predicate(lambda error: False)
-
-Place = tuple[str, int]
-
-
-class RowWriter(Protocol):
-    """How rows get into a table. Errors are those of `faults`, `SinkBusy` for what may be tried again."""
-
-    max_rows: int
-    max_bytes: int
-
-    @property
-    def calls(self) -> int:
-        """Appends sent so far."""
-        ...
-
-    async def place(self, stream: str, offset: int) -> Place:
-        """Where the next batch goes, `stream` and `offset` being where the last one left off (empty: nowhere)."""
-        ...
-
-    async def write(self, batch: Assignment, rows: pa.Table, numbers: Sequence[int]) -> None:
-        """Send the rows of a batch. `numbers`: their identities."""
-        ...
-
-    async def find(self, batch: Assignment) -> bool | None:
-        """Whether the rows of a batch whose stream is gone are in the table; None: this cannot be told from here."""
-        ...
-
-    def after(self, batch: Assignment) -> Place:
-        """Where the batch after this one goes."""
-        ...
 
 
 class StreamAppends:

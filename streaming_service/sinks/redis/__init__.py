@@ -6,8 +6,7 @@ The user of the address needs XADD, XINFO, XRANGE, XREVRANGE, PUBLISH, SET, MULT
 
 from __future__ import annotations
 
-from streaming_service.sinks.redis.marks import MarkSource
 from streaming_service.sinks.redis.options import RedisOptions
 from streaming_service.sinks.redis.sink import RedisSink
 
-__all__ = ["MarkSource", "RedisOptions", "RedisSink"]
+__all__ = ["RedisOptions", "RedisSink"]

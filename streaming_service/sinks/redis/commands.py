@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from market_data_tick_handler.wire import CandleEncoder
+from streaming_service.sinks.marks import MARK_EXPIRES_S
 from streaming_service.sinks.redis.link import Command
 from streaming_service.sinks.redis.series import Entry, Series
 
-# A watermark that is older than this was left by a service that runs no more.
-MARK_EXPIRES_S: Final = b"10"
+_EXPIRES_S: Final = b"%d" % MARK_EXPIRES_S
 
 
 class CandleCommands:
@@ -58,5 +58,5 @@ def look_up_entry(entry: Entry) -> Command:
 def publish_mark(channel: str, message: bytes, *, expires: bool) -> list[Command]:
     """Publish a mark and make it the last value."""
     name = channel.encode()
-    kept: Command = (b"SET", name, message, b"EX", MARK_EXPIRES_S) if expires else (b"SET", name, message)
+    kept: Command = (b"SET", name, message, b"EX", _EXPIRES_S) if expires else (b"SET", name, message)
     return [(b"PUBLISH", name, message), kept]

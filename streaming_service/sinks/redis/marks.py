@@ -1,4 +1,4 @@
-"""What is said besides final candles: candles in progress, watermarks, interval markers.
+"""What goes to Redis besides final candles: candles in progress, watermarks, interval markers.
 
 Each is small and soon outdated, so only interval markers wait for Redis; of the others the newest counts.
 """
@@ -6,7 +6,7 @@ Each is small and soon outdated, so only interval markers wait for Redis; of the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,19 +14,10 @@ from redis.exceptions import ResponseError
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.timeframes import Timeframe
-from market_data_tick_handler.wire import (
-    VERSION,
-    CandleEncoder,
-    ChannelMark,
-    Encoding,
-    MessageType,
-    Watermark,
-    channels,
-    encode_mark,
-)
+from market_data_tick_handler.wire import CandleEncoder, ChannelMark, channels
 from streaming_service.clock import Clock
+from streaming_service.sinks.marks import MarkWriter
 from streaming_service.sinks.redis.commands import publish_mark
-from streaming_service.sinks.redis.intervals import IntervalTracker
 from streaming_service.sinks.redis.link import Command
 from streaming_service.sinks.redis.series import Entry, Series
 from streaming_service.sinks.redis.state import RedisCounters
@@ -34,46 +25,13 @@ from streaming_service.sinks.redis.state import RedisCounters
 _MOST_INTERVALS: Final = 1_000
 
 
-def _none_repairing(key: str) -> bool:
-    return False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkSource:
-    """Where marks come from.
-
-    service: name in `marks:service:{name}`. instruments: keys of those that publish candles now. watermarks: by key,
-    the arrival clock up to which every candle was handed to the sink. repairing: whether a gap of an instrument is
-    being repaired, so that what is published now will be revised.
-    """
-
-    service: str
-    instruments: Callable[[], Collection[str]]
-    watermarks: Callable[[], Mapping[str, int]]
-    repairing: Callable[[str], bool] = _none_repairing
-
-
 class Marks:
-    """Watermarks and interval markers, as commands. Without a `source` the connection is only pinged."""
+    """Watermarks and interval markers, as commands. Without a `writer` the connection is only pinged."""
 
-    def __init__(
-        self,
-        source: MarkSource | None,
-        *,
-        encoding: Encoding,
-        clock: Clock,
-        late_after_s: float,
-        counters: RedisCounters,
-    ) -> None:
-        self._source = source
-        self._encoding = encoding
-        self._clock = clock
+    def __init__(self, writer: MarkWriter | None, counters: RedisCounters) -> None:
+        self._writer = writer
         self._counters = counters
-        self._intervals = (
-            None if source is None else IntervalTracker(source.service, source.instruments, late_after_s=late_after_s)
-        )
-        self._series: dict[str, dict[str, Series]] = {}
-        self._sequences: dict[str, int] = {}
+        self._series: dict[str, dict[Timeframe, Series]] = {}
         self._due: Mapping[str, int] | None = None
         self._after = 0
         self._waiting: deque[bytes] = deque(maxlen=_MOST_INTERVALS)
@@ -81,31 +39,28 @@ class Marks:
     def beat(self, put: int) -> None:
         """A second is over. `put`: candles handed over so far, which are to be in Redis before the watermarks."""
         if self._due is None:
-            self._due = {} if self._source is None else dict(self._source.watermarks())
+            self._due = {} if self._writer is None else self._writer.due()
             self._after = put
-        if self._intervals is not None:
-            for late in self._intervals.late(self._clock.monotonic_s(), self._clock.now_us()):
-                self._queue(encode_mark(late, self._encoding))
+        if self._writer is not None:
+            self._queue(self._writer.late())
 
     def acknowledged(self, entries: Iterable[Entry]) -> None:
         """Redis has these candles."""
         arrived = []
         for entry in entries:
             series = entry.series
-            self._series.setdefault(series.key, {})[series.timeframe.value] = series
+            self._series.setdefault(series.key, {})[series.timeframe] = series
             if entry.revision == 0:
                 arrived.append((series.key, series.timeframe, entry.timestamp))
-        if self._intervals is not None and arrived:
-            for mark in self._intervals.note(arrived, self._clock.monotonic_s(), self._clock.now_us()):
-                self._queue(encode_mark(mark, self._encoding))
+        if self._writer is not None and arrived:
+            self._queue(self._writer.arrived(arrived))
 
     def commands(self, settled: int) -> list[Command]:
         """What is due now that so many candles are settled."""
         commands: list[Command] = []
-        if self._source is not None:
-            name = channels.interval_marks(self._source.service)
+        if self._writer is not None:
             for message in self._waiting:
-                commands += publish_mark(name, message, expires=False)
+                commands += publish_mark(self._writer.interval_channel, message, expires=False)
         if self._due is not None and settled >= self._after:
             marks = [command for key, us in self._due.items() for command in self._watermark(key, us)]
             commands += marks or [(b"PING",)]
@@ -121,29 +76,21 @@ class Marks:
         if settled >= self._after:
             self._due = None
 
-    def _queue(self, message: bytes) -> None:
-        self._counters.marks_lost += len(self._waiting) == _MOST_INTERVALS
-        self._waiting.append(message)
+    def _queue(self, messages: Iterable[bytes]) -> None:
+        for message in messages:
+            self._counters.marks_lost += len(self._waiting) == _MOST_INTERVALS
+            self._waiting.append(message)
 
     def _watermark(self, key: str, watermark_us: int) -> list[Command]:
-        source = self._source
-        if source is None or source.repairing(key):
-            self._counters.marks_paused += 1
+        if self._writer is None:
             return []
-        sequence = self._sequences[key] = self._sequences.get(key, 0) + 1
-        mark = Watermark(
-            v=VERSION,
-            type=MessageType.WATERMARK.value,
-            sequence=sequence,
-            instrument_id=key,
-            watermark=watermark_us,
-            time=self._clock.now_us(),
-            channels={
-                timeframe: ChannelMark(series.acknowledged, series.timestamp)
-                for timeframe, series in self._series.get(key, {}).items()
-            },
-        )
-        return publish_mark(channels.watermarks(key), encode_mark(mark, self._encoding), expires=True)
+        positions = {
+            timeframe: ChannelMark(series.acknowledged, series.timestamp)
+            for timeframe, series in self._series.get(key, {}).items()
+        }
+        message = self._writer.watermark(key, watermark_us, positions)
+        self._counters.marks_paused = self._writer.paused
+        return [] if message is None else publish_mark(channels.watermarks(key), message, expires=True)
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from market_data_tick_handler.config.outputs import ServeSettings
 from market_data_tick_handler.wire import DEFAULT_COLUMNS, Encoding
 from market_data_tick_handler.wire.redis_urls import RedisAddress, parse_redis_url
+from streaming_service.sinks.marks import LATE_AFTER_S, MARK_INTERVAL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,8 @@ class RedisOptions:
     buffer_bytes: int = 256 * 2**20
     keep_bytes: int = 16 * 2**20
     open_interval_s: float = 0.25
-    mark_interval_s: float = 1.0
-    late_after_s: float = 5.0
+    mark_interval_s: float = MARK_INTERVAL_S
+    late_after_s: float = LATE_AFTER_S
     timeout_s: float = 2.0
     backoff_base_s: float = 0.05
     backoff_cap_s: float = 2.0

@@ -12,10 +12,11 @@ from market_data_tick_handler.errors import SinkBusy, SinkRejected
 from market_data_tick_handler.wire import CandleEncoder
 from streaming_service.clock import Clock
 from streaming_service.sink import SinkItem
+from streaming_service.sinks.marks import MarkSource, MarkWriter
 from streaming_service.sinks.redis.buffer import SendBuffer
 from streaming_service.sinks.redis.commands import CandleCommands
 from streaming_service.sinks.redis.link import Link, make_link
-from streaming_service.sinks.redis.marks import Marks, MarkSource, OpenCandles
+from streaming_service.sinks.redis.marks import Marks, OpenCandles
 from streaming_service.sinks.redis.options import RedisOptions
 from streaming_service.sinks.redis.sender import Sender
 from streaming_service.sinks.redis.series import Entry, Series
@@ -48,9 +49,10 @@ class RedisSink:
         self._encoder = CandleEncoder(columns=options.columns, encoding=options.encoding)
         self._buffer = SendBuffer(rows=options.buffer_rows, size=options.buffer_bytes, keep_size=options.keep_bytes)
         self._link = make_link(options.address, timeout_s=options.timeout_s) if link is None else link
-        self._marks = Marks(
-            marks, encoding=options.encoding, clock=clock, late_after_s=options.late_after_s, counters=counters
-        )
+        writer = None
+        if marks is not None:
+            writer = MarkWriter(marks, encoding=options.encoding, clock=clock, late_after_s=options.late_after_s)
+        self._marks = Marks(writer, counters)
         self._open_candles = OpenCandles(self._encoder, options.open_interval_s, clock, counters)
         self._sender = Sender(
             self._link,

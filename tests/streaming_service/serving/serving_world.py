@@ -14,11 +14,13 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 from market_data_tick_handler.core.events import Gap
 from market_data_tick_handler.core.instruments import parse_instrument_key
 from market_data_tick_handler.core.timeframes import Timeframe
+from streaming_service.clock import Clock
 from streaming_service.monitoring.http import MonitoringServer
 from streaming_service.serving.application import ServingRoutes
 from streaming_service.serving.options import ServingOptions
 from streaming_service.serving.sink import ServingSink
 from streaming_service.serving.view import ServiceView
+from streaming_service.sinks.marks import MarkSource
 from tests.wire.candles import BTC, ETH
 
 NOW_US = 1_704_067_200_000_000 + 86_400_000_000
@@ -69,10 +71,12 @@ async def world(
     host: str = "127.0.0.1",
     said: Said | None = None,
     timeframes: Sequence[Timeframe] = (Timeframe.M1,),
+    marks: MarkSource | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[World]:
     """`host` is what the guard believes the server is bound to; it is on loopback all the same."""
     said = Said() if said is None else said
-    sink = ServingSink(options)
+    sink = ServingSink(options, clock=clock, marks=marks)
     view = ServiceView(
         current=lambda: ([parse_instrument_key(key) for key in said.keys], timeframes),
         health=lambda: said.health,

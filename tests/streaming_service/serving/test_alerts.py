@@ -108,3 +108,12 @@ def test_a_connection_that_is_down_is_named_with_its_error_unless_its_source_onl
     board.health["sources"] = {"binance": {"active": "exchange", "sources": {"exchange": down, "tardis": down}}}
     (alert,) = board.documents()
     assert alert["subject"] == "binance (exchange)" and alert["text"] == "1 connection down: refused"
+
+
+def test_a_day_that_costs_more_than_it_should_is_a_warning_until_the_next(board: Board) -> None:
+    board.health["cost"] = {"bigquery": {"usd_today": 12.5, "alert_usd": 10.0, "over": True}}
+    (alert,) = board.documents()
+    assert (alert["name"], alert["severity"], alert["subject"]) == ("CostAboveLimit", "warning", "bigquery")
+    assert alert["text"] == "12.50 USD today, expected at most 10.00"
+    board.health["cost"] = {"bigquery": {"usd_today": 0.0, "alert_usd": 10.0, "over": False}}
+    assert board.firing() == []

@@ -11,13 +11,15 @@ BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 
 
 def test_names_are_made_canonical_and_asked_for_once() -> None:
-    names, patterns = parse_channels("candles:binance:spot_pair:btc-usdt:60s, candles:BINANCE:SPOT_PAIR:BTC-USDT:1m,")
+    names, patterns, marks = parse_channels(
+        "candles:binance:spot_pair:btc-usdt:60s, candles:BINANCE:SPOT_PAIR:BTC-USDT:1m,"
+    )
     assert [name.name for name in names] == [f"candles:{BTC}:1m"]
-    assert patterns == ()
+    assert patterns == () and not marks
 
 
 def test_open_channels_are_told_apart() -> None:
-    names, _ = parse_channels(f"candles:{BTC}:1m:open,candles:{BTC}:1m")
+    names, *_ = parse_channels(f"candles:{BTC}:1m:open,candles:{BTC}:1m")
     assert [name.is_open for name in names] == [True, False]
 
 
@@ -38,7 +40,7 @@ def test_open_channels_are_told_apart() -> None:
 def test_a_star_stands_for_anything(
     text: str, matched: list[tuple[str, Timeframe]], not_matched: list[tuple[str, Timeframe]]
 ) -> None:
-    _, (pattern,) = parse_channels(text)
+    _, (pattern,), _ = parse_channels(text)
     assert all(pattern.matches(*each) for each in matched)
     assert not any(pattern.matches(*each) for each in not_matched)
 

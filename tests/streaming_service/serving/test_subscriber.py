@@ -86,13 +86,13 @@ def test_no_more_is_taken_than_asked_for_but_at_least_one() -> None:
 
 def test_a_candle_in_progress_is_replaced_by_its_newer_state_and_ended_by_the_final_one() -> None:
     waiting = subscriber(SubscriberPolicy.BLOCK)
-    waiting.offer_open("a:open", 60, text_frame(b'"first"'))
-    waiting.offer_open("a:open", 60, text_frame(b'"second"'))
+    waiting.offer_state("a:open", 60, text_frame(b'"first"'))
+    waiting.offer_state("a:open", 60, text_frame(b'"second"'))
     assert taken(waiting) == ["second"]
-    waiting.offer_open("a:open", 60, text_frame(b'"third"'))
-    waiting.end_open("a:open", 60)
-    waiting.offer_open("b:open", 120, text_frame(b'"next"'))
-    waiting.end_open("b:open", 60)
+    waiting.offer_state("a:open", 60, text_frame(b'"third"'))
+    waiting.end_state("a:open", 60)
+    waiting.offer_state("b:open", 120, text_frame(b'"next"'))
+    waiting.end_state("b:open", 60)
     assert taken(waiting) == ["next"]
 
 

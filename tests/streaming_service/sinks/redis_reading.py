@@ -15,7 +15,8 @@ from market_data_tick_handler.errors import SinkRejected
 from market_data_tick_handler.wire import channels, decode
 from market_data_tick_handler.wire.redis_urls import parse_redis_url
 from streaming_service.clock import Clock, SystemClock
-from streaming_service.sinks.redis import MarkSource, RedisOptions, RedisSink
+from streaming_service.sinks.marks import MarkSource
+from streaming_service.sinks.redis import RedisOptions, RedisSink
 from tests.servers.redis_server import RedisServer
 from tests.wire.candles import BTC
 

@@ -11,8 +11,8 @@ from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.testing import ticks
 from market_data_tick_handler.testing.clock import ManualClock
 from market_data_tick_handler.wire import CandleEncoder, Interval, channels, decode, decode_mark
-from streaming_service.sinks.redis import MarkSource
-from streaming_service.sinks.redis.intervals import IntervalTracker
+from streaming_service.sinks.intervals import IntervalTracker
+from streaming_service.sinks.marks import MarkSource
 from streaming_service.sinks.redis.marks import OpenCandles
 from streaming_service.sinks.redis.state import RedisCounters
 from tests.servers.redis_server import HOST, free_port, redis_server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +21,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulators.Emulator]:
-    """local-bigquery, else bqemulator."""
-    reasons = []
-    for start in (emulators.start_local_bigquery, emulators.start_bqemulator):
-        try:
-            running = start(tmp_path_factory.mktemp("emulator"))
-        except emulators.Unavailable as reason:
-            reasons.append(str(reason))
-            continue
-        yield running
-        running.stop()
-        return
-    pytest.skip("needs a BigQuery emulator: " + "; ".join(reasons))
+def emulator(bigquery_emulator: emulators.Emulator) -> emulators.Emulator:
+    """The one of the session."""
+    return bigquery_emulator
 
 
 @dataclass
@@ -50,6 +40,12 @@ class Place:
             self.spool, rest=self.emulator.rest_url, grpc=self.proxy.address, dataset=self.dataset, **options
         )
 
+    def drop(self) -> None:
+        """Remove the dataset: the emulator gets slower with every table it has."""
+        client = world.client(self.emulator.rest_url)
+        client.delete_dataset(self.dataset, delete_contents=True, not_found_ok=True)
+        client.close()
+
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Rows of a query in which `{d}` is the dataset."""
         return world.query(world.client(self.emulator.rest_url), sql.format(d=f"{emulators.PROJECT}.{self.dataset}"))
@@ -62,4 +58,6 @@ class Place:
 @pytest.fixture
 async def place(emulator: emulators.Emulator, tmp_path: Path) -> AsyncIterator[Place]:
     async with FaultProxy(emulator.grpc_address) as proxy:
-        yield Place(emulator, proxy, world.new_dataset(), tmp_path / "spool")
+        made = Place(emulator, proxy, world.new_dataset(), tmp_path / "spool")
+        yield made
+        made.drop()

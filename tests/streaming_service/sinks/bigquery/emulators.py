@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -112,13 +113,20 @@ def _python(version: tuple[int, int]) -> str:
 
 
 def _environment(name: str, python: str, packages: Sequence[str], prepare: str) -> Path:
-    """The virtual environment with these packages, made once per machine."""
+    """The virtual environment with these packages, made once per machine, whoever else wants it at the same time."""
     home = CACHE / name
     done = home / "complete"
-    if done.exists():
-        return home
-    shutil.rmtree(home, ignore_errors=True)
     home.parent.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            _make_environment(home, python, packages, prepare)
+            done.touch()
+    return home
+
+
+def _make_environment(home: Path, python: str, packages: Sequence[str], prepare: str) -> None:
+    shutil.rmtree(home, ignore_errors=True)
     steps = (
         [python, "-m", "venv", home],
         [home / "bin" / "python", "-m", "pip", "install", "--quiet", *packages],
@@ -129,8 +137,6 @@ def _environment(name: str, python: str, packages: Sequence[str], prepare: str) 
         if ran.returncode:
             told = ran.stderr.strip().splitlines()[-1:] or ["no reason given"]
             raise Unavailable(f"{' '.join(packages)} cannot be installed with {python}: {told[0]}")
-    done.touch()
-    return home
 
 
 def _variables(home: Path) -> dict[str, str]:

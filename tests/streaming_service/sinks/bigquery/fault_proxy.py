@@ -24,6 +24,7 @@ DROP_AFTER = "drop_after"
 EXHAUSTED = "exhausted"
 HANG_BEFORE = "hang_before"
 HANG_AFTER = "hang_after"
+SLOW = "slow"
 FINALIZE_BEFORE = "finalize_before"
 FINALIZE_AFTER = "finalize_after"
 REFUSE_EVEN = "refuse_even"
@@ -33,6 +34,9 @@ NO_ARROW = "no_arrow"
 TABLE_LACKS_COLUMNS = "table_lacks_columns"
 FORGET_STREAM = "forget_stream"
 WRITE_THEN_FORGET = "write_then_forget"
+
+
+_SLOW_S = 0.3
 
 
 class FaultProxy:
@@ -99,6 +103,8 @@ class FaultProxy:
             await self._exhaust(context)
         if fault == HANG_BEFORE:
             await asyncio.Event().wait()
+        if fault == SLOW:
+            await asyncio.sleep(_SLOW_S)
         if fault == FINALIZE_BEFORE:
             await self._finalize(read.write_stream)
         if fault == REFUSE_EVEN:

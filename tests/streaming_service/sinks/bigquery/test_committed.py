@@ -6,23 +6,43 @@ import pytest
 
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import SinkBusy
-from streaming_service.clock import Clock, SystemClock
+from streaming_service.clock import Clock, ScaledClock, SystemClock
+from streaming_service.sinks.bigquery.definitions import candles_schema
 from streaming_service.sinks.bigquery.sender import RetryPolicy
 from streaming_service.sinks.bigquery.sink import BigQuerySink
 from tests.streaming_service.sinks.bigquery import fault_proxy as faults
+from tests.streaming_service.sinks.bigquery import rest_faults
 from tests.streaming_service.sinks.bigquery.conftest import Place
+from tests.streaming_service.sinks.bigquery.rest_faults import RestFaults
 from tests.streaming_service.sinks.bigquery.world import ETH, GROUPS, candles, until
 
-QUICK = RetryPolicy(attempts=8, base_s=0.02, cap_s=0.2)
 METHODS = ("committed", "pending", "insert_rows")
 
 
-class NotingClock(SystemClock):
-    """The machine's clock, noting the pauses."""
+@pytest.fixture
+def views() -> None:
+    """Asked for by tests that need the views."""
+
+
+@pytest.fixture(autouse=True)
+def tables_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views have tests of their own, and an emulator is slow with them."""
+    if "views" not in request.fixturenames:
+        monkeypatch.setattr("streaming_service.sinks.bigquery.sink.live_views", lambda *_: [])
+
+
+def fast(speed: float) -> ScaledClock:
+    """A clock that runs faster than the machine's."""
+    return ScaledClock(start_us=SystemClock().now_us(), speed=speed)
+
+
+class NotingClock(ScaledClock):
+    """A fast clock, noting the pauses."""
 
     __slots__ = ("slept",)
 
     def __init__(self) -> None:
+        super().__init__(start_us=SystemClock().now_us(), speed=10.0)
         self.slept: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
@@ -30,14 +50,16 @@ class NotingClock(SystemClock):
         await super().sleep(seconds)
 
 
-def make_sink(place: Place, *, clock: Clock | None = None, **options: object) -> BigQuerySink:
+def make_sink(
+    place: Place, *, clock: Clock | None = None, retry: RetryPolicy | None = None, **options: object
+) -> BigQuerySink:
     return BigQuerySink(
         place.settings(**options),
         timeframes=[Timeframe.M1],
         groups=GROUPS,
-        clock=SystemClock() if clock is None else clock,
+        clock=fast(10.0) if clock is None else clock,
         service="test",
-        retry=QUICK,
+        retry=RetryPolicy(attempts=8, base_s=0.2, cap_s=2.0) if retry is None else retry,
     )
 
 
@@ -84,12 +106,37 @@ async def test_a_fault_costs_no_row_and_doubles_none(place: Place, method: str, 
     assert place.numbers() == expected(30)
 
 
+@pytest.mark.parametrize("fault", [rest_faults.LOST, 429, 503])
+async def test_rows_inserted_one_by_one_survive_faults_too(place: Place, fault: str | int) -> None:
+    """insertAll is asked again for the same rows under the same ids; where the answer was lost, they are there once."""
+    async with RestFaults(place.emulator.rest_url) as proxy:
+        proxy.faults.extend([fault, "", fault, fault])
+        sink = make_sink(place, write_method="insert_rows", api_endpoint=proxy.url)
+        await write_three(sink)
+        assert proxy.inserts >= 6
+    assert place.numbers() == expected(30)
+
+
 @pytest.mark.parametrize("fault", [faults.HANG_BEFORE, faults.HANG_AFTER])
 async def test_an_append_that_is_never_answered_is_sent_again(place: Place, fault: str) -> None:
     """No answer within request_timeout counts as no answer at all; the same rows go to the same place."""
     place.proxy.faults.append(fault)
     await write_three(make_sink(place, request_timeout="1s"))
     assert place.numbers() == expected(30)
+
+
+async def test_rows_come_in_while_a_slow_append_is_out(place: Place) -> None:
+    """One batch at a time is on its way; what comes meanwhile is in the next one."""
+    place.proxy.faults.extend([faults.SLOW] * 3)
+    sink = make_sink(place)
+    await sink.open()
+    for start in range(0, 100, 5):
+        await sink.write(candles(5, first=start))
+        await sink.flush()
+    await until(lambda: sink.report()[0].waiting_rows == 0)
+    assert sink.report()[0].calls == place.proxy.appends["candles_1m"] < 10
+    await sink.aclose()
+    assert place.numbers() == expected(100)
 
 
 @pytest.mark.parametrize("fault", [faults.FORGET_STREAM, faults.WRITE_THEN_FORGET])
@@ -125,16 +172,16 @@ async def test_a_table_that_lacks_columns_is_brought_up_to_date(place: Place) ->
 
 
 async def test_the_wait_that_is_asked_for_is_kept(place: Place) -> None:
-    """RESOURCE_EXHAUSTED with a RetryInfo of 0.7 s: not tried again before."""
+    """RESOURCE_EXHAUSTED with a RetryInfo of 3.7 s: not tried again before."""
     place.proxy.faults.append(faults.EXHAUSTED)
-    place.proxy.retry_after_s = 0.7
+    place.proxy.retry_after_s = 3.7
     clock = NotingClock()
     sink = make_sink(place, clock=clock)
     await sink.open()
     await sink.write(candles(3))
     await sink.aclose()
     assert place.numbers() == expected(3)
-    assert max(clock.slept) == pytest.approx(0.7)
+    assert pytest.approx(3.7) in clock.slept
 
 
 async def test_rows_of_two_instruments_share_a_batch(place: Place) -> None:
@@ -206,7 +253,43 @@ async def test_rows_wait_out_an_outage_in_the_spool(place: Place) -> None:
     assert place.numbers() == expected(20)
 
 
-async def test_what_was_written_is_in_the_usage_table(place: Place) -> None:
+async def test_five_minutes_without_an_answer_cost_no_row(place: Place) -> None:
+    """The clock goes five minutes while nothing answers; tries get rarer, memory stays empty, all is written after."""
+    clock = fast(200.0)
+    sink = make_sink(place, clock=clock, retry=RetryPolicy())
+    await sink.open()
+    place.proxy.down = True
+    begin_s, count = clock.monotonic_s(), 0
+    while clock.monotonic_s() < begin_s + 300.0:
+        await sink.write(candles(5, first=count))
+        count += 5
+        await sink.flush()
+        await clock.sleep(10.0)
+    (report,) = sink.report()
+    assert report.waiting_rows == count and report.rows == 0 and 0 < report.retries < 60
+    assert "down" in report.last_error
+    place.proxy.down = False
+    await until(lambda: sink.report()[0].waiting_rows == 0)
+    await sink.aclose()
+    assert place.numbers() == expected(count)
+
+
+async def test_memory_is_bounded_whatever_comes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing answers, nobody flushes, rows keep coming: no more of them are in memory than allowed."""
+    rows = 40
+    sink = make_sink(place)
+    await sink.open()
+    monkeypatch.setattr("streaming_service.sinks.tables.sink.GATHERED_CELLS", rows * len(candles_schema(GROUPS)))
+    place.proxy.down = True
+    for start in range(0, 1_000, 10):
+        await sink.write(candles(10, first=start))
+        assert start + 10 - sum(table.waiting_rows for table in sink.report()) <= rows
+    place.proxy.down = False
+    await sink.aclose()
+    assert place.numbers() == expected(1_000)
+
+
+async def test_what_was_written_is_in_the_usage_table(place: Place, views: None) -> None:
     """Rows, bytes as charged, calls and cost of each table, of the interval; `cost_per_day` adds them up."""
     prices = {"write_api_free_gib": 0, "write_api_usd_per_gib": 1e6}
     await write_three(make_sink(place, prices=prices))

@@ -95,3 +95,35 @@ def test_what_row_by_row_would_have_cost() -> None:
     meter = CostMeter(WriteMethod.COMMITTED, PRICES)
     meter.add("a", 0, rows=200 << 10, data_bytes=(200 << 10) * 90, calls=2)
     assert meter.row_by_row() == (200 << 10, pytest.approx(0.01))
+
+
+def test_rows_that_come_together_make_one_call() -> None:
+    """Candles of 40 instruments of an hour: 24 times a day, whatever their number."""
+    day = estimate_day(
+        "candles_1h",
+        rows=40 * 24,
+        row_bytes=2_700,
+        batch_timeout_s=60,
+        max_batch_bytes=18 << 20,
+        method=WriteMethod.COMMITTED,
+        prices=PRICES,
+        moments=24,
+    )
+    assert (day.calls, day.row_by_row_calls) == (24, 960)
+
+
+def test_a_day_is_over_its_limit_until_midnight() -> None:
+    """The state lasts as long as the day; 0 is no limit."""
+    meter = CostMeter(WriteMethod.COMMITTED, PRICES, alert_usd=0.05)
+    meter.add("a", 0, rows=1, data_bytes=14 * GIB, calls=1)
+    assert meter.is_over(0) and meter.is_over(DAY_US - 1) and not meter.is_over(DAY_US)
+    assert meter.day(0)["a"].calls == 1 and meter.day(DAY_US) == {}
+    meter.alert_usd = 0.0
+    assert not meter.is_over(0)
+
+
+def test_what_it_costs_where_others_use_up_the_free_part() -> None:
+    """Ten GiB are free, and cost a quarter of a dollar where they are not."""
+    meter = CostMeter(WriteMethod.COMMITTED, PRICES)
+    meter.add("a", 0, rows=1, data_bytes=10 * GIB, calls=1)
+    assert meter.day_usd(0) == 0 and meter.without_free_part() == pytest.approx(0.25)

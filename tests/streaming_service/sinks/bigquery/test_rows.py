@@ -9,21 +9,28 @@ import pyarrow as pa
 import pytest
 from google.cloud.bigquery_storage_v1 import types
 
+from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.schemas import candles_to_arrow
 from market_data_tick_handler.core.ticks import ID_HASH, ID_INTEGER, ID_NONE, DataType, TickBatch
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.testing.ticks import BTC, START_US, books, derivative_tickers, trades
+from streaming_service.sinks.bigquery.candle_columns import CandleColumns
 from streaming_service.sinks.bigquery.definitions import candles_schema, live_tables, ticks_schema, wire_schema
 from streaming_service.sinks.bigquery.encoding import arrow_request, protobuf_request
 from streaming_service.sinks.bigquery.gathering import Gathered, without_repeated
-from streaming_service.sinks.bigquery.rows import candle_rows, in_chunks, logical_bytes, stamped, table_of, tick_rows
+from streaming_service.sinks.bigquery.rows import in_chunks, logical_bytes, stamped, table_of, tick_rows
 from streaming_service.sinks.spool import Spool
 from streaming_service.sinks.spool_records import Mark
 from tests.streaming_service.sinks.bigquery.world import ETH, GROUPS, candles
 
 OPTIONS = "DERIBIT:OPTION_CHAIN:BTC-USD"
 WHOLE = wire_schema(candles_schema())
+
+
+def candle_rows(batches: list[CandleBatch], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows of all kinds one after the other."""
+    return pa.concat_batches([made.rows for made in CandleColumns(schema).rows(batches)])
 
 
 def test_candles_joined_are_the_candles_one_by_one() -> None:
@@ -50,6 +57,43 @@ def test_candles_of_another_layout_are_not_mixed_up() -> None:
     """A batch with more columns stands beside one with fewer: what one lacks is null for its rows only."""
     rows = candle_rows([candles(1), candles(1, first=1, groups=("identity", "ohlcv", "spread"))], WHOLE).to_pylist()
     assert rows[0]["effective_spread_bps"] is None and rows[1]["effective_spread_bps"] == 1.5
+
+
+def test_candles_of_two_kinds_are_two_parts() -> None:
+    """Instruments with and without a book close at the same border: each kind is converted once, in its order."""
+    wide = ("identity", "ohlcv", "spread")
+    mixed = [
+        candles(1, first=index, instrument=(BTC, ETH)[index % 2], groups=(GROUPS, wide)[index % 2])
+        for index in range(6)
+    ]
+    parts = list(CandleColumns(WHOLE).rows(mixed))
+    assert [part.rows.column("open").to_pylist() for part in parts] == [[0.5, 2.5, 4.5], [1.5, 3.5, 5.5]]
+    assert [len(part.batches) for part in parts] == [3, 3]
+
+
+def test_candles_of_an_instrument_never_overtake_each_other() -> None:
+    """Its columns change in between, and another instrument has both kinds too: rows of each stay in their order, or a
+    crash between two parts would lose one."""
+    wide = ("identity", "ohlcv", "spread")
+    turns = [(BTC, GROUPS), (ETH, wide), (BTC, wide), (ETH, GROUPS), (BTC, GROUPS), (ETH, GROUPS), (BTC, GROUPS)]
+    mixed = [candles(1, first=n, instrument=key, groups=groups) for n, (key, groups) in enumerate(turns)]
+    rows = candle_rows(mixed, WHOLE).to_pylist()
+    for key in (BTC, ETH):
+        numbers = [row["open"] for row in rows if row["instrument_id"] == key]
+        assert numbers == sorted(numbers) and len(numbers) == sum(each == key for each, _ in turns)
+
+
+def test_columns_may_lie_anywhere() -> None:
+    """Columns that are fields of packed records, as the pipeline publishes them, one row or several at once."""
+    whole = candles(9)
+    packed = np.dtype([(name, column.dtype) for name, column in whole.columns.items() if column.dtype != object])
+    records = np.zeros(9, packed)
+    for name in packed.names or ():
+        records[name] = whole[name]
+    views = whole.replace(**{name: records[name] for name in packed.names or ()})
+    assert not views["open"].flags.aligned and not views["open"].flags.contiguous
+    cut = [views.slice(0, 1), views.slice(1, 5), views.slice(5, 5), views.slice(5, 6), views.slice(6, 9)]
+    assert candle_rows(cut, WHOLE).equals(candle_rows([whole], WHOLE))
 
 
 def test_ids_of_trades_are_what_the_venue_wrote() -> None:

@@ -102,16 +102,16 @@ async def test_ticks_flow_without_holding_up_the_loop(tmp_path: Path, monkeypatc
     assert rate > 20_000 and lag.worst_s < _BLOCKED_S
 
 
-@pytest.mark.parametrize("at_once", [1, 20])
+@pytest.mark.parametrize(("count", "at_once"), [(5_000, 1), (20_000, 20)])
 async def test_candles_with_every_column_flow_too(
-    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """20,000 candles with all columns, one per batch as they are published, or 20 as after a catch-up."""
+    """Thousands of candles with all columns, one per batch as they are published, or 20 as after a catch-up."""
     appends = Accepting()
     sink = make_sink(tmp_path, appends, monkeypatch)
     await sink.open()
     groups = ("identity", "ohlcv", "flow", "delays", "returns", "indicators", "spread", "book", "mft")
-    whole = candles(20_000, groups=groups)
+    whole = candles(count, groups=groups)
     parts = [whole.slice(index, index + at_once) for index in range(0, len(whole), at_once)]
     async with watched() as lag:
         begin = time.perf_counter()

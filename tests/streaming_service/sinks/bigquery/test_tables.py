@@ -15,6 +15,7 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import SchemaMismatch, SinkBusy
 from market_data_tick_handler.testing.ticks import BTC
+from streaming_service.clock import SystemClock
 from streaming_service.sinks.bigquery import ddl
 from streaming_service.sinks.bigquery.definitions import (
     Partitioning,
@@ -22,9 +23,11 @@ from streaming_service.sinks.bigquery.definitions import (
     history_tables,
     live_tables,
 )
+from streaming_service.sinks.bigquery.sink import BigQuerySink
 from streaming_service.sinks.bigquery.tables import Tables, differences
 from streaming_service.sinks.bigquery.views import ViewDefinition, history_views, live_views, tick_views
 from tests.streaming_service.sinks.bigquery import emulators, world
+from tests.streaming_service.sinks.bigquery.conftest import Place
 from tests.streaming_service.sinks.bigquery.emulators import free_port
 
 
@@ -183,7 +186,7 @@ def test_the_views_answer(tables: Tables) -> None:
             candle(0, spread_bps_tw=1.0, order_flow_imbalance=0.5),
             candle(1, spread_bps_tw=3.0, order_flow_imbalance=-0.5, quality="GAPPED", gap_ms=1_500, coverage=0.975),
             candle(1, spread_bps_tw=5.0, order_flow_imbalance=-0.5, revision=1, quality="REPAIRED", gap_ms=1_500),
-            candle(3, spread_bps_tw=3.0, order_flow_imbalance=0.0),
+            candle(3, spread_bps_tw=3.0, order_flow_imbalance=0.0, quality="PARTIAL", gap_ms=500, coverage=0.99),
         ],
     )
     stamp = "2024-01-01T00:00:00Z"
@@ -207,7 +210,9 @@ def test_the_views_answer(tables: Tables) -> None:
     (hour,) = ask("spread_imbalance_hourly")
     assert hour["spread_bps"] == pytest.approx(3.0) and hour["order_flow_imbalance"] == pytest.approx(0.0)
     (gaps,) = ask("gap_report_daily")
-    assert (gaps["candles"], gaps["missing_candles"], gaps["repaired_candles"], gaps["gap_seconds"]) == (3, 1, 1, 1.5)
+    assert (gaps["candles"], gaps["missing_candles"], gaps["repaired_candles"], gaps["gap_seconds"]) == (3, 1, 1, 2.0)
+    # What was repaired stays a gap of the feed, and is one no more of the candles.
+    assert (gaps["gapped_candles"], gaps["partial_candles"], gaps["unrepaired_gap_seconds"]) == (0, 1, 0.5)
     (late,) = ask("latency_hourly")
     assert late["candles"] == 3 and late["p50_ms"] == pytest.approx(250.0) and late["max_ms"] == pytest.approx(250.0)
     (cost,) = ask("cost_per_day")
@@ -223,3 +228,50 @@ def test_rows_are_counted_by_identity(tables: Tables) -> None:
     asked = {name: candle(1)[name] for name in definition.identity}
     assert tables.count_like(definition, asked) == 1
     assert tables.count_like(definition, asked | {"revision": 1}) == 0
+
+
+def test_views_of_instruments_are_made_once(tables: Tables) -> None:
+    """Only those that are not there are made, and each answers with the trades of its instrument, its predicates being
+    those of the clusters; a chain of options, which has no trades, has none."""
+    definitions = live_tables(timeframes=[], data_types=[DataType.TRADES])
+    tables.ensure(definitions, live_views(definitions, []))
+    chain, spot = parse_instrument_key("DERIBIT:OPTION_CHAIN:BTC-USD"), parse_instrument_key(BTC)
+    tables.make_views(tick_views([spot, chain]))
+    stamp = "2024-01-01T00:00:00Z"
+    for key, symbol in ((BTC, "BTC-USDT"), (world.ETH, "ETH-USDT")):
+        row = {"instrument_id": key, "exchange": "binance", "symbol": symbol, "timestamp": stamp, "price": 1.5}
+        insert(tables, "ticks_trades", [row | {"local_timestamp": stamp, "timestamp_out": stamp}])
+    tables.make_views(tick_views([spot, parse_instrument_key(world.ETH)]))
+    sql = f"SELECT * FROM `{tables.path('ticks_binance_btc_usdt')}` WHERE timestamp_out >= TIMESTAMP '2024-01-01'"
+    (row,) = world.query(tables._client, sql)
+    assert (row["instrument_id"], row["price"]) == (BTC, 1.5)
+    names = {table.table_id for table in tables._client.list_tables(tables.dataset)}
+    assert names == {
+        "ticks_trades",
+        "persist_usage",
+        "cost_per_day",
+        "ticks_binance_btc_usdt",
+        "ticks_binance_eth_usdt",
+    }
+    (view,) = tick_views([spot, chain])
+    assert "exchange = 'binance' AND symbol = 'BTC-USDT'" in view.sql
+
+
+async def test_an_instrument_that_comes_later_gets_its_view(place: Place) -> None:
+    """The sink looks for new instruments beside its rows; tables without trades have no such views."""
+    instruments = [parse_instrument_key(BTC)]
+    sink = BigQuerySink(
+        place.settings(),
+        timeframes=[],
+        data_types=[DataType.TRADES],
+        clock=SystemClock(),
+        instruments=lambda: instruments,
+    )
+    await sink.open()
+    backend = sink.backend
+    await backend.maintain()
+    instruments.append(parse_instrument_key(world.ETH))
+    await backend.maintain()
+    await sink.aclose()
+    assert place.query("SELECT * FROM `{d}.ticks_binance_btc_usdt`") == []
+    assert place.query("SELECT * FROM `{d}.ticks_binance_eth_usdt`") == []

@@ -1,0 +1,25 @@
+"""What the process does beside running its service."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from types import SimpleNamespace
+from typing import Any
+
+from streaming_service.process import spare_the_collector
+
+
+async def test_the_collector_is_spared_what_the_service_is_made_of_for_as_long_as_it_runs() -> None:
+    service: Any = SimpleNamespace(started=asyncio.Event())
+    sparing = asyncio.create_task(spare_the_collector(service, warm_s=0.0))
+    await asyncio.sleep(0)
+    assert gc.get_freeze_count() == 0
+    made = [[number] for number in range(1_000)]
+    service.started.set()
+    async with asyncio.timeout(10):
+        while gc.get_freeze_count() < len(made):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    sparing.cancel()
+    await asyncio.gather(sparing, return_exceptions=True)
+    assert gc.get_freeze_count() == 0
