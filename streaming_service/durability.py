@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from market_data_tick_handler.config.settings import Settings
 from market_data_tick_handler.core.events import Gap, GapKind
-from market_data_tick_handler.core.instruments import InstrumentDefinition
+from market_data_tick_handler.core.instruments import InstrumentDefinition, data_types_for
 from market_data_tick_handler.core.pipeline import Pipeline
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import DAY_US, ceil_us
@@ -24,6 +24,7 @@ from streaming_service.ingest import Ingest
 from streaming_service.recovery import Recovery, RecoveryOptions
 from streaming_service.repair import Repairer, RepairOptions, TradeFetcher
 from streaming_service.sink import Outlet
+from streaming_service.tick_delivery import TickDelivery
 from streaming_service.warm_start import stored_candles
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Durability:
     """Journals, repairs and archives of one live service.
 
     pipelines: filled by `restore`, and where repaired pipelines take their places. make: an empty pipeline.
-    outlets: of the sinks that must end with every candle.
+    outlets: of the sinks that must end with every candle. tick_outlets: of those for ticks.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Durability:
         make: Callable[[InstrumentDefinition], Pipeline],
         fetchers: Mapping[str, Sequence[TradeFetcher]],
         outlets: Mapping[str, Outlet],
+        tick_outlets: Sequence[Outlet] = (),
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -63,6 +65,7 @@ class Durability:
             options=RecoveryOptions(recovery.checkpoint_interval.us, recovery.repair_window.us),
             outlets=outlets,
         )
+        self.ticks = TickDelivery(tick_outlets, clock=clock)
         self.repairer: Repairer | None = None
         self._days: dict[str, set[date]] = {}
         self._ledgers: dict[str, tuple[Gap, ...]] = {}
@@ -78,6 +81,9 @@ class Durability:
         self._pipelines[key] = self.recovery.open(
             key, lambda: self._make(instrument), warm=lambda pipeline: self._warm(instrument, pipeline)
         )
+        enabled = self._settings.data_types.enabled()
+        data_types = [name for name in data_types_for(instrument.instrument_type) if name in enabled]
+        self.ticks.admit(self.recovery.journal(key), data_types, self.recovery.resumed_at(key))
         self._days.setdefault(key, set()).add(day_of(self._clock.now_us()))
 
     def dismiss(self, key: str) -> None:
@@ -85,6 +91,7 @@ class Durability:
         pipeline = self._pipelines.pop(key)
         self._archive(key, list(self._days.pop(key, ())))
         self._write_ledger(key, pipeline, stopped=True)
+        self.ticks.dismiss(key)
         self.recovery.close(key, pipeline)
 
     def begin(self, ingest: Ingest) -> None:
@@ -102,6 +109,7 @@ class Durability:
                 attempts=recovery.fetch_attempts,
             ),
             on_settled=self._note_settled,
+            on_put_back=self.ticks.deliver_fetched,
         )
 
     async def run_checkpoints(self, ingest: Ingest) -> None:
@@ -150,6 +158,8 @@ class Durability:
             "journal_bytes": self.recovery.size_bytes,
             "disk_failures": self.recovery.failures,
             "last_disk_failure": self.recovery.last_failure,
+            "ticks_delivered_again": self.ticks.again,
+            "ticks_lost": self.ticks.lost,
         }
 
     def _warm(self, instrument: InstrumentDefinition, pipeline: Pipeline) -> None:
@@ -172,7 +182,7 @@ class Durability:
         days.add(day_of(max(gap.from_us, gap.to_us - 1)))
 
     def _archive(self, key: str, days: Sequence[date]) -> None:
-        if self._settings.persist.store_ticks:
+        if self._settings.keeps_ticks:
             for day in days:
                 archive_day(self._settings.persist.path, self.recovery.journal(key), key, day)
 

@@ -96,6 +96,8 @@ class _Kept:
     saved_at: Position | None = None
     logged: Mapping[DataType, tuple[int, int]] = field(default_factory=dict)
     pending: list[CandleBatch] = field(default_factory=list)
+    numbered: Sequence[Rows] | None = None
+    resumed_at: Position | None = None
     alone: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -158,6 +160,7 @@ class Recovery:
             self._tell_of(pipeline, restored=False)
         else:
             pipeline, kept.logged = rebuilt.pipeline, rebuilt.origin.logged
+            kept.resumed_at = rebuilt.origin.position
             self._tell_of(pipeline, restored=True)
             away_s = (now_us - pipeline.clock_us) / SECOND_US
             self.restored[key] = away_s
@@ -198,6 +201,10 @@ class Recovery:
         """The tick journal of an instrument."""
         return self._kept[key].journal
 
+    def resumed_at(self, key: str) -> Position | None:
+        """Where in the journal of an instrument the state lies that it was restored from; None if it is new."""
+        return self._kept[key].resumed_at
+
     # A turn
 
     def keep(self, key: str, pipeline: Pipeline) -> list[CandleBatch]:
@@ -205,9 +212,10 @@ class Recovery:
         kept = self._kept[key]
         rows = pipeline.stored
         notes = self._news(kept, pipeline, quiet=not rows)
+        kept.numbered = None
         if rows or notes:
             try:
-                kept.journal.append(rows, notes, pipeline.clock_us)
+                kept.numbered = kept.journal.append(rows, notes, pipeline.clock_us)
                 kept.noted_us = pipeline.clock_us
             except OSError as error:
                 self._fail("tick journal", key, error)
@@ -215,6 +223,12 @@ class Recovery:
                 kept.saved_us, kept.saved_at = 0, None
         pending, kept.pending = kept.pending, []
         return pending
+
+    def kept_rows(self, key: str, stored: Sequence[TickBatch]) -> Sequence[Rows]:
+        """The rows of the last turn; those that the disk did not take have no numbers."""
+        kept = self._kept[key]
+        numbered, kept.numbered = kept.numbered, None
+        return [Rows(key, batch) for batch in stored] if numbered is None else numbered
 
     def admit(self, batch: CandleBatch) -> CandleBatch | None:
         """What of `batch` was not published before, numbered for good and journaled. A disk that fails costs the

@@ -105,6 +105,7 @@ class Repairer:
     fetchers: per instrument key, in the order in which they are asked.
     between_turns: runs a change of pipelines when no turn is under way (`Ingest.between_turns`).
     on_settled: told of every gap that came to an end.
+    on_put_back: awaited when missing rows are in the journal of an instrument, and in its pipeline if that can be.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Repairer:
         between_turns: Callable[[Callable[[], None]], Awaitable[None]],
         options: RepairOptions,
         on_settled: Callable[[Gap], None] = lambda gap: None,
+        on_put_back: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.counters = RepairCounters()
         # Not a copy: instruments come and go.
@@ -127,6 +129,7 @@ class Repairer:
         self._between_turns = between_turns
         self._options = options
         self._on_settled = on_settled
+        self._on_put_back = on_put_back
         self._work: dict[str, dict[tuple[int, GapKind], _Work]] = {}
 
     @property
@@ -202,12 +205,15 @@ class Repairer:
         live = self._pipelines[key]
         ledger = [next((gap for gap in settled if _same(gap, known)), known) for known in live.gaps]
         rebuilt = await asyncio.to_thread(self._recovery.rebuild, key, ledger, min(gap.from_us for gap in settled))
+        if rebuilt is not None:
+            await self._exchange(key, rebuilt, settled)
+        if self._on_put_back is not None:
+            await self._on_put_back(key)
         if rebuilt is None:
             for one in found:
                 work = self._work[key][one.gap.from_us, one.gap.kind]
                 await self._lose(key, work, "no checkpoint before it is kept any more")
             return
-        await self._exchange(key, rebuilt, settled)
         for gap, one, rows in zip(settled, found, added, strict=True):
             self.counters.rows += rows
             self._end(key, gap, f"{rows} trades from {one.fetcher}")

@@ -28,12 +28,24 @@ class GapEnding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RowNumbers:
+    """Which rows of a journal these are. The rows of a data type are numbered from 1 on, those as fed and those that
+    repairs fetched (`fetched`) each for themselves; a journal that began anew has another `birth`."""
+
+    birth: str
+    first: int
+    fetched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
-    """Ticks of one instrument and data type, in arrival order within the connection that brought them."""
+    """Ticks of one instrument and data type, in arrival order within the connection that brought them. numbers: of
+    rows that are in a journal, without a hole."""
 
     instrument: str
     batch: TickBatch
     connection: int = 0
+    numbers: RowNumbers | None = None
 
     @property
     def data_type(self) -> DataType:

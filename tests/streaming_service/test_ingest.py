@@ -385,3 +385,31 @@ async def test_an_outlet_flushes_on_its_interval() -> None:
     await clock.advance(11.0)
     assert sink.calls == ["flush", "flush"]
     flushing.cancel()
+
+
+async def test_nothing_is_turned_before_what_comes_before_turns_has_ended() -> None:
+    """What an earlier run left is with the sinks before the first new row, what this one leaves behind the last."""
+    recorder, sink, order = Recorder(), Collector(), asyncio.Event()
+    outlet = Outlet("x", sink, clock=ManualClock())
+    told: list[int] = []
+
+    async def before() -> None:
+        await order.wait()
+
+    async def after() -> None:
+        told.append(len(recorder.fed))
+
+    feed = Feed("feed", ScriptedSource([[Rows(BTC, trades([1.0]))]]))
+    ingest = Ingest(
+        {BTC: recorder}, [feed], clock=ManualClock(T0), cadence=CADENCE, tick_outlets=[outlet],
+        before_turns=before, after_turns=after,
+    )  # fmt: skip
+    running = asyncio.create_task(ingest.run())
+    await ingest.pump(feed)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert recorder.fed == [] and outlet.depth == 0
+    order.set()
+    ingest.close()
+    await asyncio.wait_for(running, 5)
+    assert len(recorder.fed) == 1 and outlet.depth == 1 and told == [1]

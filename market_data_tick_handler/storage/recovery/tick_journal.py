@@ -2,7 +2,7 @@
 
 A restart restores a state and feeds what follows its position. A repair adds what it fetched (`add_repair`); from then
 on `read_merged` gives those rows at their places in the order of arrival, which is what a replay feeds, and what the
-raw day file is written from (`day_rows`).
+raw day file is written from (`day_rows`). Every row has a number (row_numbers), as fed and as fetched.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.seen_ids import NEVER_US
 from market_data_tick_handler.core.ticks import DataType, TickBatch, concat
 from market_data_tick_handler.core.timeframes import DAY_US
@@ -29,6 +30,7 @@ from market_data_tick_handler.storage.recovery.merged_turns import (
     Turn,
     merge,
 )
+from market_data_tick_handler.storage.recovery.row_numbers import NumberedRows, Numbering
 from market_data_tick_handler.storage.recovery.segment_files import Position, Segment
 from market_data_tick_handler.storage.recovery.segments import SEGMENT_AGE_US, SEGMENT_BYTES, SegmentLog
 from market_data_tick_handler.storage.recovery.tick_records import (
@@ -51,6 +53,7 @@ class TickJournal:
     """The journal of one instrument: the files `ticks-*` and `repairs-*` of `directory`, for this process alone.
 
     segment_bytes, segment_age_us: when a new file is begun; whole files are what `forget` removes.
+    fed, fetched: the rows by their numbers.
     One thread appends; `sync` and the readers may run in others.
 
     Raises:
@@ -69,6 +72,8 @@ class TickJournal:
         root, identity = Path(directory), {"instrument": instrument_key}
         self._order = START
         self._turn_us = 0
+        numbers, numbers_fetched = Numbering(instrument_key), Numbering(instrument_key, fetched=True)
+        self._numbers, self._numbers_fetched = numbers, numbers_fetched
         self._ticks = SegmentLog(
             root,
             "ticks",
@@ -84,7 +89,7 @@ class TickJournal:
             self._repairs = SegmentLog(
                 root,
                 "repairs",
-                describe_layouts,
+                lambda: {**describe_layouts(), **numbers_fetched.describe()},
                 identity=identity,
                 segment_bytes=segment_bytes,
                 segment_age_us=NEVER_US,
@@ -92,10 +97,12 @@ class TickJournal:
         except BaseException:
             self._ticks.close()
             raise
+        self.fed, self.fetched = NumberedRows(self._ticks, numbers), NumberedRows(self._repairs, numbers_fetched)
         self._resume()
 
     def _describe(self) -> dict[str, object]:
-        return {**describe_layouts(), "order": list(self._order), "rows_from_us": self._turn_us}
+        told = {**describe_layouts(), "order": list(self._order), "rows_from_us": self._turn_us}
+        return {**told, **self._numbers.describe()}
 
     def _resume(self) -> None:
         last = self._ticks.last
@@ -104,6 +111,8 @@ class TickJournal:
             batches, _ = decode_turn(last.payload, header) if header else ([], [])
             self._order = order_after(decode_order(last.payload), batches, last.stamp)
             self._last_us = last.stamp
+        self._numbers.resume(self._ticks)
+        self._numbers_fetched.resume(self._repairs)
         for entry in self._repairs.read(salvage=True):
             batches, _ = decode_turn(entry.record.payload, entry.segment.header)
             self._remember(batches[0], entry.start)
@@ -115,8 +124,8 @@ class TickJournal:
 
     # Writing
 
-    def append(self, batches: Sequence[TickBatch], notes: Sequence[Note], clock_us: int) -> None:
-        """Add what one turn fed, in one write.
+    def append(self, batches: Sequence[TickBatch], notes: Sequence[Note], clock_us: int) -> list[Rows]:
+        """Add what one turn fed, in one write; its rows with their numbers.
 
         batches: rows as stored, each in order of arrival. notes: what else the pipeline was told. clock_us: the arrival
         clock of the pipeline after the turn. A turn without rows and notes is not written: time alone moves no state.
@@ -126,13 +135,15 @@ class TickJournal:
         """
         batches = [batch for batch in batches if len(batch)]
         if not batches and not notes:
-            return
+            return []
         self._turn_us = min((int(batch["local_timestamp"][0]) for batch in batches), default=clock_us)
         # Files are parted between two times, so that `first_us` says of each row whether it is still here.
         apart = self._turn_us > self._order.us
-        self._ticks.append(clock_us, encode_turn(self._order, batches, notes), may_begin=apart)
+        turn = encode_turn(self._order, batches, notes)
+        self._ticks.append(clock_us, self._numbers.counted(turn, batches), may_begin=apart)
         self._order = order_after(self._order, batches, clock_us)
         self._last_us = clock_us
+        return self._numbers.take(batches)
 
     def add_repair(self, batch: TickBatch) -> None:
         """Add rows that were fetched for a gap, their `local_timestamp` saying where they belong, in any order. They
@@ -146,9 +157,11 @@ class TickJournal:
             batch = batch.take(np.argsort(times, kind="stable"))
         for start in range(0, len(batch), REPAIR_ROWS):
             rows = batch.slice(start, min(start + REPAIR_ROWS, len(batch)))
-            payload = encode_turn(START, [rows], ())
+            turn = encode_turn(START, [rows], ())
             with self._repairs_lock:
+                payload = self._numbers_fetched.counted(turn, [rows])
                 end = self._repairs.append(int(rows["local_timestamp"][-1]), payload)
+                self._numbers_fetched.take([rows])
                 self._remember(rows, Position(end.segment, end.offset - HEAD.size - len(payload)))
         self._repairs.sync()
 
