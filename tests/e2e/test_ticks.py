@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.storage.bigquery_names import TICK_TABLES
 from streaming_service.app import Service
+from streaming_service.clock import SystemClock
 from streaming_service.sink import SinkItem
 from tests.streaming_service.sinks.bigquery.emulators import PROJECT, Emulator
 
@@ -29,14 +31,19 @@ RUN_S = 2.0
 class Came:
     """A sink that keeps the ticks it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Collection[DataType]) -> None:
         self.rows: list[Rows] = []
+        self._missing = set(wanted)
+        self.all = asyncio.Event()
 
     async def open(self) -> None: ...
 
     async def write(self, batch: SinkItem) -> None:
         if isinstance(batch, Rows):
             self.rows.append(batch)
+            self._missing.discard(batch.data_type)
+            if not self._missing:
+                self.all.set()
 
     async def flush(self) -> None: ...
 
@@ -60,9 +67,16 @@ def ticks_settings(tmp_path: Path, **persist: Any) -> Settings:
 
 
 async def run(settings: Settings) -> tuple[Service, Came]:
-    came = Came()
+    """A service that ran for a while, and until some rows of every type had come."""
+    came = Came(DataType)
     service = Service(settings, tick_sinks={"came": came})
-    await service.run(asyncio.Event(), RUN_S)
+    stop = asyncio.Event()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(service.run(stop))
+        await service.started.wait()
+        await SystemClock().sleep(RUN_S)
+        await came.all.wait()
+        stop.set()
     return service, came
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market_data_tick_handler.core.candle_batch import CandleBatch
-from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapKind, Heartbeat, Rows
+from market_data_tick_handler.core.events import Disconnect, Event, Gap, GapEnding, GapKind, Heartbeat, Rows
 from market_data_tick_handler.core.options import PipelineOptions
 from market_data_tick_handler.core.parity import compare
 from market_data_tick_handler.core.pipeline import Day, Pipeline
@@ -142,8 +142,8 @@ control = st.one_of(
     st.builds(lambda at: Heartbeat(SPOT.key, at), moments),
     st.builds(lambda at, back: Disconnect(SPOT.key, at, at - back, "reset"), moments, st.integers(0, 60 * S)),
     st.builds(
-        lambda at, length, kind, kept: Gap(SPOT.key, DataType.TRADES, at, at + length, "gap", kind, kept),
-        moments, st.integers(0, 90 * S), st.sampled_from(GapKind), st.booleans(),
+        lambda at, length, kind, ending: Gap(SPOT.key, DataType.TRADES, at, at + length, "gap", kind, ending),
+        moments, st.integers(0, 90 * S), st.sampled_from(GapKind), st.sampled_from(GapEnding),
     ),
     st.builds(lambda rows: Rows(SPOT.key, batch_of(rows)), st.lists(row, min_size=1, max_size=10)),
     moments,
