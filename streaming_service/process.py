@@ -12,6 +12,7 @@ from typing import Final
 
 from market_data_tick_handler.errors import MarketDataError
 from streaming_service.app import Service
+from streaming_service.memory import keep_freed_memory
 from streaming_service.reload import Reader, adopt_and_tell
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def run(service: Service, *, duration_s: float | None = None, settings: Reader |
     The first signal drains; the second aborts. On SIGHUP `settings` reads the settings again, and the service follows
     them as far as it can (`reload`). Returns the exit code: 0 done, 1 failed or aborted.
     """
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_run_until_signal(service, duration_s, settings))
