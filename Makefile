@@ -42,8 +42,8 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/installed-demo: pyproject.toml | $(BIN)/python
-	@echo "Installing the package with its streaming and batch extras (once; some minutes on a slow network) ..."
-	@$(PIP) install --quiet --editable '.[streaming,batch]'
+	@echo "Installing the package with its streaming, batch and query extras (once; some minutes on a slow network) ..."
+	@$(PIP) install --quiet --editable '.[streaming,batch,query]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python

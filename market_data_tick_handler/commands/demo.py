@@ -220,6 +220,7 @@ def _say_what_next(console: Console, out: Path) -> None:
     console.print(f"  {out}/processed_candles  candles with features, one Parquet file per day, timeframe, instrument")
     console.print(f"  {out}/raw_tick_data      every tick as it was taken in")
     console.print(f"  {out}/gap_ledger         when the feed was down")
+    console.print(f"  {out}/tables             candles, each revision, and ticks as the tables that BigQuery would have")
     console.print("\n[bold]What next[/bold]")
     steps = (
         (
@@ -229,6 +230,10 @@ def _say_what_next(console: Console, out: Path) -> None:
         (
             "the same days as history; nothing changes",
             f"batch candle-processing --start-date {days[0]} --end-date {days[-1]} --store {where}",
+        ),
+        (
+            "SQL over all of it; --tables lists what there is",
+            f'query "SELECT timestamp, close, quality, revision FROM candles_1m_latest" --store {where}',
         ),
         ("the service itself, in real time, as streaming.yaml says", "stream --duration 120"),
     )

@@ -74,9 +74,9 @@ def test_the_demo_shows_candles_proves_parity_and_names_commands_that_work(tmp_p
     costs_are_those_of_the_run(shown, trades=received)
     commands = [shlex.split(line) for line in shown.splitlines() if f"--out {out}" in line or f"--store {out}" in line]
     for command in commands:
-        known = next(index for index, word in enumerate(command) if word in ("replay", "batch"))
+        known = next(index for index, word in enumerate(command) if word in ("replay", "batch", "query"))
         assert main(command[known:]) == 0
-    assert len(commands) == 2
+    assert len(commands) == 3
 
 
 def test_ctrl_c_ends_with_the_summary_and_the_pages_answer_until_then(tmp_path: Path) -> None:
