@@ -220,7 +220,7 @@ def _say_what_next(console: Console, out: Path) -> None:
     console.print(f"  {out}/processed_candles  candles with features, one Parquet file per day, timeframe, instrument")
     console.print(f"  {out}/raw_tick_data      every tick as it was taken in")
     console.print(f"  {out}/gap_ledger         when the feed was down")
-    console.print(f"  {out}/tables             candles, each revision, and ticks as the tables that BigQuery would have")
+    console.print(f"  {out}/tables             every revision, and ticks, as the tables that BigQuery would have")
     console.print("\n[bold]What next[/bold]")
     steps = (
         (
