@@ -198,7 +198,11 @@ def test_a_file_in_another_unit_is_out_of_range_and_named(tmp_path: Path, factor
         list(read_tardis_csv(path))
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b""), HEADER.encode() + b"\n", gzip.compress(HEADER.encode())])
+@pytest.mark.parametrize(
+    "content",
+    [b"", gzip.compress(b""), HEADER.encode() + b"\n", gzip.compress(HEADER.encode())],
+    ids=["empty", "empty gzip", "header", "header gzip"],
+)
 def test_empty_and_header_only_files_have_no_batches(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "binance_trades_2024-08-08_BTCUSDT.csv.gz"
     path = path if content[:2] in (b"\x1f\x8b", b"") else path.with_suffix("")
