@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from streaming_service.logging_setup import JsonFormatter, KeyValueFormatter
+
 if TYPE_CHECKING:
     from tests.streaming_service.sinks.bigquery.emulators import Emulator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_SAMPLES = "../shared/data"
+ROOT_LEVEL = logging.getLogger().level
 
 # No deadline: the first example of a test may compile a kernel.
 settings.register_profile("default", deadline=None)
@@ -39,13 +42,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Commands set logging up for their process; a test that runs one must leave the next test its records."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
+def _logging_of_its_own() -> Iterator[None]:
+    """Commands set logging up for their process, also those that run in fixtures of a module; a test must find its
+    records all the same."""
+    _undo_logging()
     yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
+    _undo_logging()
+
+
+def _undo_logging() -> None:
+    root = logging.getLogger()
+    root.setLevel(ROOT_LEVEL)
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, JsonFormatter | KeyValueFormatter):
+            root.removeHandler(handler)
 
 
 def find_samples() -> Path:
