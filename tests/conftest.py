@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.streaming_service.sinks.bigquery.emulators import Emulator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None:
+    # Before Numba is imported: processes that compile the same kernels at once must not share the files.
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "kernels" / worker))
 DEFAULT_SAMPLES = "../shared/data"
 ROOT_LEVEL = logging.getLogger().level
 

@@ -258,7 +258,7 @@ def test_views_of_instruments_are_made_once(tables: Tables) -> None:
 
 
 async def test_an_instrument_that_comes_later_gets_its_view(place: Place) -> None:
-    """The sink looks for new instruments beside its rows; tables without trades have no such views."""
+    """New instruments are looked for again and again; tables without trades have no such views."""
     instruments = [parse_instrument_key(BTC)]
     sink = BigQuerySink(
         place.settings(),
@@ -267,11 +267,13 @@ async def test_an_instrument_that_comes_later_gets_its_view(place: Place) -> Non
         clock=SystemClock(),
         instruments=lambda: instruments,
     )
-    await sink.open()
+    # Without the jobs of the sink, which do the same beside this.
     backend = sink.backend
+    await backend.open()
+    await backend.prepare()
     await backend.maintain()
     instruments.append(parse_instrument_key(world.ETH))
     await backend.maintain()
-    await sink.aclose()
+    await backend.aclose()
     assert place.query("SELECT * FROM `{d}.ticks_binance_btc_usdt`") == []
     assert place.query("SELECT * FROM `{d}.ticks_binance_eth_usdt`") == []
