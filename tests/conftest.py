@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from tests.streaming_service.sinks.bigquery.emulators import Emulator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None:
-    # Before Numba is imported: processes that compile the same kernels at once must not share the files.
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "kernels" / worker))
 DEFAULT_SAMPLES = "../shared/data"
 ROOT_LEVEL = logging.getLogger().level
 
@@ -35,6 +32,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: takes minutes; runs with --soak (make soak) only")
     settings.load_profile("soak" if config.getoption("--soak") else "default")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Kernels are compiled before several processes want the same ones at once, and before anything is timed."""
+    if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
+        from market_data_tick_handler.core import warmup
+
+        if not warmup.is_warm():
+            print("Compiling the kernels before the tests (once, about a minute) ...", flush=True)
+            warmup.compile_kernels(lambda group: None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
