@@ -26,10 +26,10 @@ from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES
 from streaming_service.memory import keep_freed_memory
 from streaming_service.sink import SinkItem, row_count
-from streaming_service.sinks.bigquery.candle_columns import CandleColumns
-from streaming_service.sinks.bigquery.definitions import candles_schema, wire_schema
 from streaming_service.sinks.bigquery.encoding import arrow_request
-from streaming_service.sinks.bigquery.rows import table_of, tick_rows
+from streaming_service.sinks.tables.candle_columns import CandleColumns
+from streaming_service.sinks.tables.definitions import candles_schema, wire_schema
+from streaming_service.sinks.tables.rows import table_of, tick_rows
 
 GOAL_TICKS = 100_000
 GOAL_CANDLES = 10_000

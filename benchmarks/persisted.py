@@ -21,11 +21,11 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, Timeframe
 from streaming_service.clock import SystemClock
 from streaming_service.sinks.bigquery.connection import AppendClient
-from streaming_service.sinks.bigquery.cost import CostMeter
-from streaming_service.sinks.bigquery.definitions import USAGE_TABLE, TableDefinition, live_tables
 from streaming_service.sinks.bigquery.encoding import AppendRequest
 from streaming_service.sinks.bigquery.writers import CommittedWriter
 from streaming_service.sinks.tables.backend import RowWriter
+from streaming_service.sinks.tables.cost import CostMeter
+from streaming_service.sinks.tables.definitions import USAGE_TABLE, TableDefinition, live_tables
 from streaming_service.sinks.tables.sink import SinkOptions, TableSink
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +26,8 @@ SinkItem = CandleBatch | Rows
 BUSY_ATTEMPTS: Final = 8
 BUSY_BASE_S: Final = 0.1
 BUSY_CAP_S: Final = 10.0
+# An outage fails every flush, and is one piece of news.
+TELL_AGAIN_S: Final = 60.0
 
 
 class Sink(Protocol):
@@ -121,6 +124,8 @@ class Outlet:
         self._closing = False
         self.abandoned = asyncio.Event()
         self._using_sink = asyncio.Lock()
+        # By kind of error: when to log the next one, and how many were not logged since the last.
+        self._told: dict[tuple[str, type], tuple[float, int]] = {}
 
     @property
     def depth(self) -> int:
@@ -251,7 +256,15 @@ class Outlet:
 
     def _count_error(self, action: str, error: SinkError) -> None:
         self.counters.errors += 1
-        log.error("sink failed", extra={"sink": self.name, "action": action, "error": str(error)})
+        kind = (action, type(error))
+        again_s, untold = self._told.get(kind, (-math.inf, 0))
+        untold += 1
+        now_s = self._clock.monotonic_s()
+        if now_s >= again_s:
+            told = {"sink": self.name, "action": action, "error": str(error), "errors": untold}
+            log.error("sink failed", extra=told)
+            again_s, untold = now_s + TELL_AGAIN_S, 0
+        self._told[kind] = (again_s, untold)
 
 
 def row_count(item: SinkItem) -> int:

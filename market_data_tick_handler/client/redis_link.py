@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Protocol
@@ -23,6 +22,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from market_data_tick_handler.client.certificates import causes, untrusted
 from market_data_tick_handler.errors import ConfigError, MarketDataError, SourceError
 from market_data_tick_handler.wire.redis_urls import RedisAddress, RedisMode
 
@@ -229,14 +229,9 @@ class RedisPlace:
 
 def lasting_error(error: BaseException, place: str) -> MarketDataError | None:
     """What never works, as an error that says so; None for what may work at the next try."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return ConfigError(
-                f"{place}: the certificate of the server is not trusted: {cause.verify_message}",
-                key="transport",
-                hint="name its authority: rediss://...?ssl_ca_certs=/path/ca.pem",
-            )
+    if (found := untrusted(error, place, "rediss://...?ssl_ca_certs=/path/ca.pem")) is not None:
+        return found
+    for cause in causes(error):
         denied = isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError)
         if denied or str(cause).partition(" ")[0] in _DENIED:
             return ConfigError(
@@ -244,7 +239,6 @@ def lasting_error(error: BaseException, place: str) -> MarketDataError | None:
                 key="transport",
                 hint="redis://user:password@host; it needs " + RIGHTS,
             )
-        cause = cause.__cause__ or cause.__context__
     word = str(error).partition(" ")[0]
     # redis-py makes errors of connections of some refusals, which are temporary.
     refused = isinstance(error, ResponseError) and not isinstance(error, RedisConnectionError)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from market_data_tick_handler.client.certificates import untrusted
 from market_data_tick_handler.client.subscription import Subscription
 from market_data_tick_handler.errors import ConfigError, MarketDataError, NotFound
 
@@ -84,15 +84,8 @@ def websocket_parts(subscription: Subscription) -> Iterator[tuple[str, ...]]:
 
 def lasting_error(error: BaseException, place: str) -> MarketDataError | None:
     """What never works, as an error that says so; None for what may work at the next try."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return ConfigError(
-                f"{place}: the certificate of the server is not trusted: {cause.verify_message}",
-                key="transport",
-                hint="name its authority: ca_file=",
-            )
-        cause = cause.__cause__ or cause.__context__
+    if (found := untrusted(error, place, "ca_file=")) is not None:
+        return found
     response: Any = getattr(error, "response", None)
     if response is None:
         return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from market_data_tick_handler.commands.console import DONE, FAILED, PARTLY, stderr, stdout, table
+from market_data_tick_handler.commands.selection import Selection
 from market_data_tick_handler.errors import ConfigError, DataError, NotFound
 
 if TYPE_CHECKING:
@@ -27,10 +28,7 @@ class BatchOptions:
     start_date: str
     end_date: str | None = None
     store: Path | None = None
-    symbols: tuple[str, ...] = ()
-    exchanges: tuple[str, ...] = ()
-    instruments: tuple[str, ...] = ()
-    timeframes: tuple[str, ...] = ()
+    selection: Selection = field(default_factory=Selection)
     max_instruments: int = 0
     max_workers: int = 1
     cold: bool = False
@@ -52,14 +50,16 @@ def run(options: BatchOptions) -> int:
     from market_data_tick_handler.config import load_settings
     from streaming_service.logging_setup import configure_logging
 
-    overrides = {"candles.timeframes": list(options.timeframes) or None, "logging.level": options.log_level}
+    overrides = {"candles.timeframes": list(options.selection.timeframes) or None, "logging.level": options.log_level}
     settings = load_settings(options.config_file, options.env_file, overrides).settings
     configure_logging(level=settings.logging.level if options.log_level else "error")
     _check_book(options, settings)
     start, end = _days(options)
     root = Path(settings.persist.path) if options.store is None else options.store
     work = candle_processing.plan(
-        root, start, end, instruments=_wanted(options, settings), prepare=preparation(settings), cold=options.cold,
+        root, start, end,
+        instruments=options.selection.keys(settings.default_exchange),
+        prepare=preparation(settings), cold=options.cold,
         book_snapshots=options.book_snapshots, per_snapshot=options.per_snapshot,
     )  # fmt: skip
     work = work[: options.max_instruments or None]
@@ -119,15 +119,6 @@ def _days(options: BatchOptions) -> tuple[date, date]:
     if end < start:
         raise ConfigError(f"expected a day from {start} on, came {end}", key="--end-date")
     return start, end
-
-
-def _wanted(options: BatchOptions, settings: Settings) -> tuple[str, ...]:
-    from market_data_tick_handler.core.instruments import parse_instrument_key, resolve_instrument
-
-    keys = [parse_instrument_key(name).key for name in options.instruments]
-    for exchange in options.exchanges or (settings.default_exchange,):
-        keys += [resolve_instrument(symbol, exchange.lower()).key for symbol in options.symbols]
-    return tuple(dict.fromkeys(keys))
 
 
 def _report(outcomes: list[DayOutcome], root: Path, took_s: float) -> None:

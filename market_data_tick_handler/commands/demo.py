@@ -135,7 +135,7 @@ def _summarise(console: Console, service: Service, *, market_s: float, took_s: f
 
 def _tell_cost(console: Console, settings: Settings, metered: MeteredTables) -> None:
     """What the run would have cost in BigQuery, in batches and row by row."""
-    from streaming_service.sinks.bigquery.cost import Usage
+    from streaming_service.sinks.tables.cost import Usage
 
     bigquery, meter = settings.persist.bigquery, metered.meter
     total, every = Usage(), sorted(meter.totals.items())

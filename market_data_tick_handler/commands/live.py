@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from market_data_tick_handler.commands.selection import Selection
 from market_data_tick_handler.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,10 +22,7 @@ class LiveOptions:
     """What the flags said. `mode` None: as the settings say. `duration_s` 0: endless."""
 
     mode: str | None = None
-    symbols: tuple[str, ...] = ()
-    exchanges: tuple[str, ...] = ()
-    instruments: tuple[str, ...] = ()
-    timeframes: tuple[str, ...] = ()
+    selection: Selection = field(default_factory=Selection)
     duration_s: float = 0.0
     config_file: Path | None = None
     env_file: Path | None = None
@@ -38,26 +36,25 @@ def overrides(options: LiveOptions) -> dict[str, Any]:
         ConfigError: several exchanges and no symbol to look for on them.
         InstrumentError: a symbol does not exist on an exchange that was named.
     """
+    selection = options.selection
     found: dict[str, Any] = {
         "modes": [options.mode] if options.mode else None,
-        "instruments": _instruments(options) or None,
-        "candles.timeframes": list(options.timeframes) or None,
+        "instruments": _instruments(selection) or None,
+        "candles.timeframes": list(selection.timeframes) or None,
         "logging.level": options.log_level,
     }
-    if options.exchanges and not options.symbols:
-        if len(options.exchanges) > 1:
+    if selection.exchanges and not selection.symbols:
+        if len(selection.exchanges) > 1:
             raise ConfigError("several exchanges need --symbol", key="--exchange", hint="or give --instrument keys")
-        found["default_exchange"] = options.exchanges[0].lower()
+        found["default_exchange"] = selection.exchanges[0].lower()
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _instruments(options: LiveOptions) -> list[str]:
-    from market_data_tick_handler.core.instruments import resolve_instrument
-
-    on_exchanges = [
-        resolve_instrument(symbol, exchange.lower()).key for exchange in options.exchanges for symbol in options.symbols
-    ]
-    return [*options.instruments, *(on_exchanges if options.exchanges else options.symbols)]
+def _instruments(selection: Selection) -> list[str]:
+    """As the setting takes them: its default exchange is that of symbols for which none was named."""
+    if selection.exchanges:
+        return list(selection.keys(""))
+    return [*selection.instruments, *selection.symbols]
 
 
 def run(options: LiveOptions) -> int:

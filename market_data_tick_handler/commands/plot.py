@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from market_data_tick_handler.commands.console import DONE, PARTLY, stdout, table
+from market_data_tick_handler.commands.selection import Selection
 from market_data_tick_handler.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -30,10 +31,7 @@ class PlotOptions:
 
     out: Path = Path()
     store: Path | None = None
-    instruments: tuple[str, ...] = ()
-    symbols: tuple[str, ...] = ()
-    exchanges: tuple[str, ...] = ()
-    timeframes: tuple[str, ...] = ()
+    selection: Selection = field(default_factory=Selection)
     start_date: str | None = None
     end_date: str | None = None
     start: str | None = None
@@ -60,7 +58,7 @@ def run(options: PlotOptions) -> int:
             message lists what is. NotInstalled: a library of the extra dashboard is missing.
     """
     from market_data_tick_handler.charts.panes import wanted_columns
-    from market_data_tick_handler.commands.plot_selection import Bounds, days_of, instruments_of, timeframes_of
+    from market_data_tick_handler.commands.plot_selection import Bounds, days_of, the_only_instrument, timeframes_of
     from market_data_tick_handler.config import load_settings
 
     formats = _formats(options.out)
@@ -69,10 +67,9 @@ def run(options: PlotOptions) -> int:
     settings = load_settings(options.config_file, options.env_file).settings
     root = Path(settings.persist.path) if options.store is None else options.store
     files = _stored(root)
-    exchanges = options.exchanges or (settings.default_exchange,)
-    keys = instruments_of(files, keys=options.instruments, symbols=options.symbols, exchanges=exchanges)
+    keys = options.selection.keys(settings.default_exchange) or the_only_instrument(files)
     bounds = Bounds(start_date=options.start_date, end_date=options.end_date, start=options.start, end=options.end)
-    wanted = [(key, timeframe) for key in keys for timeframe in timeframes_of(options.timeframes)]
+    wanted = [(key, timeframe) for key in keys for timeframe in timeframes_of(options.selection.timeframes)]
     if len(wanted) > 1 and options.out.suffix.lower() in _SUFFIXES and not options.out.is_dir():
         raise ConfigError(
             f"expected a directory for {len(wanted)} charts, came {options.out}", key="--out", hint="one file per chart"

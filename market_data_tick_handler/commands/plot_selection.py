@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from market_data_tick_handler.commands.stored_candles import CandleFile
-from market_data_tick_handler.core.instruments import parse_instrument_key, resolve_instrument
 from market_data_tick_handler.core.timeframes import Timeframe, parse_timeframe
 from market_data_tick_handler.errors import ConfigError, DataError, NotFound
 from market_data_tick_handler.storage.paths import day_of, day_start_us, parse_day
@@ -74,19 +73,12 @@ class Bounds:
         return Range(start_us, end_us)
 
 
-def instruments_of(
-    files: Iterable[CandleFile], *, keys: Sequence[str], symbols: Sequence[str], exchanges: Sequence[str]
-) -> list[str]:
-    """Keys of what was asked for, in that order; what is stored where nothing was, if that is one instrument.
+def the_only_instrument(files: Iterable[CandleFile]) -> list[str]:
+    """Key of what is stored, if that is one instrument.
 
     Raises:
-        InstrumentError: a name means nothing. ConfigError: nothing was asked for, and there are several.
+        ConfigError: there are several.
     """
-    wanted = [parse_instrument_key(name).key for name in keys]
-    for exchange in exchanges:
-        wanted += [resolve_instrument(symbol, exchange.lower()).key for symbol in symbols]
-    if wanted:
-        return list(dict.fromkeys(wanted))
     stored = sorted({file.instrument for file in files})
     if len(stored) > 1:
         raise ConfigError("expected one of the instruments that are stored:\n" + listing(files), key="--instrument")

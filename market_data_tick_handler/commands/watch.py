@@ -45,11 +45,11 @@ def run(
 
     # What the client logs, the screen says.
     logging.basicConfig(level=logging.DEBUG if verbose else logging.CRITICAL)
-    for text in options.wanted.timeframes:
+    for text in options.selection.timeframes:
         parse_timeframe(text)  # said before anything is connected to
     settings = load_settings(config_file, env_file).settings
     place = _place(address, token, str(ca_file or ""), settings)
-    options = replace(options, wanted=replace(options.wanted, default_exchange=settings.default_exchange))
+    options = replace(options, default_exchange=settings.default_exchange)
     with suppress(KeyboardInterrupt):
         asyncio.run(_until_signal(place, options))
     return DONE

@@ -17,10 +17,11 @@ from market_data_tick_handler.client.items import Item
 from market_data_tick_handler.commands.console import stderr, stdout
 from market_data_tick_handler.commands.market_clock import SAME_AT_ARRIVAL_S, MarketClock
 from market_data_tick_handler.commands.output import candle_output
+from market_data_tick_handler.commands.selection import Selection
 from market_data_tick_handler.commands.watch_board import Board
 from market_data_tick_handler.commands.watch_lines import json_line, text_line
 from market_data_tick_handler.commands.watch_place import Place
-from market_data_tick_handler.commands.watch_series import Series, Wanted, choose_series
+from market_data_tick_handler.commands.watch_series import Series, choose_series
 from market_data_tick_handler.commands.watch_table import Link, Moment, screen
 from market_data_tick_handler.errors import MarketDataError, SourceUnavailable
 
@@ -36,11 +37,13 @@ _BUFFER: Final = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOptions:
     """What the flags said. history: candles of each trend; None: 40, or the last one where lines are printed.
-    duration_s 0: endless, or 10 s with `once`, which is one table and no more."""
+    duration_s 0: endless, or 10 s with `once`, which is one table and no more. default_exchange: of symbols that nobody
+    has yet."""
 
-    wanted: Wanted = field(default_factory=Wanted)
+    selection: Selection = field(default_factory=Selection)
     history: int | None = None
     duration_s: float = 0.0
+    default_exchange: str = "binance"
     once: bool = False
     as_json: bool = False
 
@@ -112,7 +115,13 @@ class Watch:
 
     async def _find(self) -> Series:
         place = self._place
-        return choose_series(await place.find(), self._options.wanted, place=place.name, is_whole=place.lists_series)
+        return choose_series(
+            await place.find(),
+            self._options.selection,
+            default_exchange=self._options.default_exchange,
+            place=place.name,
+            is_whole=place.lists_series,
+        )
 
     def _show_series(self, series: Series) -> None:
         self._series = series
@@ -203,7 +212,7 @@ class Watch:
         self._show_series(self._series)
 
     async def _find_again(self) -> None:
-        if self._options.wanted.names_instruments:
+        if self._options.selection.names_instruments:
             return
         series = await self._find()
         if series != self._series:

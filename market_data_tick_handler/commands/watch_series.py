@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from market_data_tick_handler.commands.selection import Selection
 from market_data_tick_handler.core.instruments import parse_instrument_key, resolve_instrument
 from market_data_tick_handler.core.timeframes import ALL_TIMEFRAMES, Timeframe, parse_timeframe
 from market_data_tick_handler.core.venues import find_venue
@@ -18,27 +18,12 @@ _DEFAULT: Final = Timeframe.M1
 _SHOWN: Final = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the flags said; nothing: everything, in candles of 1m."""
-
-    symbols: tuple[str, ...] = ()
-    exchanges: tuple[str, ...] = ()
-    instruments: tuple[str, ...] = ()
-    timeframes: tuple[str, ...] = ()
-    default_exchange: str = "binance"
-
-    @property
-    def names_instruments(self) -> bool:
-        """Whether it says which instruments, one by one."""
-        return bool(self.symbols or self.instruments)
-
-
 def choose_series(
-    found: Series, wanted: Wanted, *, place: str, is_whole: bool = True
+    found: Series, wanted: Selection, *, default_exchange: str, place: str, is_whole: bool = True
 ) -> dict[str, tuple[Timeframe, ...]]:
-    """The series of `found` that are wanted. Where nothing was found, those that are named may still come; and where
-    `found` is not the whole (Redis knows what has had a candle), other timeframes of its instruments.
+    """The series of `found` that are wanted; where nothing is, all of them, in candles of 1m. Where nothing was found,
+    those that are named may still come; and where `found` is not the whole (Redis knows what has had a candle), other
+    timeframes of its instruments.
 
     Raises:
         InstrumentError: an instrument is not among them. ConfigError: a timeframe is not, or there are too many series.
@@ -49,7 +34,7 @@ def choose_series(
         raise NotFound(
             f"{place} has no candles yet; name what to wait for, for example --instrument BINANCE:SPOT_PAIR:BTC-USDT"
         )
-    keys = _keys(found, wanted, place)
+    keys = _keys(found, wanted, default_exchange, place)
     served = {key: found.get(key, asked or (_DEFAULT,)) for key in keys}
     chosen = {key: _timeframes(timeframes, asked, is_whole) for key, timeframes in served.items()}
     chosen = {key: timeframes for key, timeframes in chosen.items() if timeframes}
@@ -74,7 +59,7 @@ def _timeframes(served: Sequence[Timeframe], asked: Sequence[Timeframe], is_whol
     return (_DEFAULT,) if _DEFAULT in served else tuple(served[:1])
 
 
-def _keys(found: Series, wanted: Wanted, place: str) -> list[str]:
+def _keys(found: Series, wanted: Selection, default_exchange: str, place: str) -> list[str]:
     venues = {find_venue(exchange).name for exchange in wanted.exchanges}
     if not wanted.names_instruments:
         keys = [key for key in found if not venues or key.partition(":")[0] in venues]
@@ -85,19 +70,19 @@ def _keys(found: Series, wanted: Wanted, place: str) -> list[str]:
         return keys
     keys = [resolve_instrument(text).key for text in wanted.instruments]
     for symbol in wanted.symbols:
-        keys += _keys_of_symbol(found, symbol, wanted)
+        keys += _keys_of_symbol(found, symbol, wanted.exchanges, default_exchange)
     for key in keys:
         if found and key not in found:
             raise InstrumentError(f"{place} has no candles of {key}", candidates=_candidates(found))
     return list(dict.fromkeys(keys))
 
 
-def _keys_of_symbol(found: Series, symbol: str, wanted: Wanted) -> list[str]:
+def _keys_of_symbol(found: Series, symbol: str, exchanges: Sequence[str], default_exchange: str) -> list[str]:
     """A symbol without exchange means it on all venues that have it."""
-    if wanted.exchanges:
-        return [resolve_instrument(symbol, exchange).key for exchange in wanted.exchanges]
+    if exchanges:
+        return [resolve_instrument(symbol, exchange).key for exchange in exchanges]
     same = [key for key in found if _plain(parse_instrument_key(key).symbol) == _plain(symbol)]
-    return same or [resolve_instrument(symbol, None, wanted.default_exchange).key]
+    return same or [resolve_instrument(symbol, None, default_exchange).key]
 
 
 def _plain(symbol: str) -> str:

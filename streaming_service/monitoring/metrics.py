@@ -98,6 +98,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("repairs_pending", "gauge", ("instrument",), "Gaps under repair."),
     Metric("journal_bytes", "gauge", (), "Bytes of the journals that a restart and repairs go by."),
     Metric("journal_failures", "counter", (), "Writes of journals and checkpoints that the disk refused."),
+    Metric(
+        "ticks_delivered_again", "counter", ("sink",), "Raw ticks given to the sink from the journal after a restart."
+    ),
+    Metric("ticks_lost", "counter", ("sink",), "Raw ticks that the sink lacked when their journal was gone."),
     Metric("sink_queue_depth", "gauge", ("sink",), "Batches waiting for the sink."),
     Metric("sink_rows_written", "counter", ("sink",), "Rows the sink took."),
     Metric("sink_rows_dropped", "counter", ("sink",), "Rows dropped because the sink's queue was full."),
@@ -133,6 +137,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "table_cost_usd_today", "gauge", _TABLE_LABELS, "USD of the day (UTC) so far, by the prices in the settings."
     ),
+    Metric("table_files_merged", "counter", ("sink",), "Files of local tables that became part of a larger one."),
+    Metric("table_rows_expired", "counter", ("sink",), "Rows of local tables deleted with partitions older than kept."),
     Metric("spool_bytes", "gauge", ("sink",), "Size of the spool on disk, dead letters among it."),
     Metric("spool_max_bytes", "gauge", ("sink",), "Size at which the spool is full and ingest waits."),
     Metric("cost_usd_today", "gauge", ("sink",), "USD of the day (UTC) so far, all tables."),

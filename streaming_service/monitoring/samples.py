@@ -116,6 +116,9 @@ def recovery_samples(durability: Durability) -> Iterator[Sample]:
     """Repairs, and the disk that they need."""
     yield Sample("journal_bytes", (), durability.recovery.size_bytes)
     yield Sample("journal_failures", (), durability.recovery.failures)
+    for metric, rows in (("ticks_delivered_again", durability.ticks.again), ("ticks_lost", durability.ticks.lost)):
+        for sink, count in rows.items():
+            yield Sample(metric, (sink,), count)
     if durability.repairer is None:
         return
     counters = durability.repairer.counters

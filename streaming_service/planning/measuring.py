@@ -31,10 +31,10 @@ from market_data_tick_handler.storage.recovery.tick_records import START, encode
 from market_data_tick_handler.storage.tick_tables import to_table
 from market_data_tick_handler.wire import CandleEncoder
 from streaming_service.planning.rates import Rates, enabled_types
-from streaming_service.sinks.bigquery.candle_columns import CandleColumns
-from streaming_service.sinks.bigquery.definitions import candles_schema, chain_schema, wire_schema
-from streaming_service.sinks.bigquery.rows import logical_bytes, tick_rows
 from streaming_service.sinks.spool_records import Chunk, encode
+from streaming_service.sinks.tables.candle_columns import CandleColumns
+from streaming_service.sinks.tables.definitions import candles_schema, chain_schema, wire_schema
+from streaming_service.sinks.tables.rows import logical_bytes, tick_rows
 from streaming_service.sinks.tables.table_files import table_writer
 from streaming_service.sources.simulated import MarketSettings, SimulatedMarket
 

@@ -14,8 +14,8 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
 from streaming_service.planning.measuring import RowSizes, Sizes
 from streaming_service.planning.rates import DAY_S, Rates, enabled_types, timeframes_of
-from streaming_service.sinks.bigquery.cost import INSERT_BYTES, Estimate, estimate_day
-from streaming_service.sinks.bigquery.definitions import (
+from streaming_service.sinks.tables.cost import INSERT_BYTES, Estimate, estimate_day
+from streaming_service.sinks.tables.definitions import (
     TICK_TABLES,
     USAGE_TABLE,
     Partitioning,

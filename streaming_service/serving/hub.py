@@ -41,9 +41,11 @@ class HubCounters:
 
 @dataclass(slots=True)
 class _Member:
-    """A receiver with what it asked for. awaited: by channel that has no message yet, the number it expects."""
+    """A receiver with what it asked for. joined: the channels it gets. awaited: by channel that has no message yet, the
+    number it expects."""
 
     selection: Selection
+    joined: list[Channel] = field(default_factory=list)
     awaited: dict[str, int] = field(default_factory=dict)
 
 
@@ -131,7 +133,7 @@ class Hub:
             waiting = self._waiting.get(channels.candles(name.key, name.timeframe))
             if waiting is not None and waiting.pop(receiver, 0) is None and not waiting:
                 del self._waiting[channels.candles(name.key, name.timeframe)]
-        for channel in self.channels.values():
+        for channel in member.joined:
             channel.receivers.pop(receiver, None)
             channel.open_receivers.pop(receiver, None)
 
@@ -235,6 +237,7 @@ class Hub:
                     yield channel, CandleChannel(channel.key, channel.timeframe, pattern.is_open)
 
     def _join(self, receiver: Receiver, member: _Member, channel: Channel, name: CandleChannel) -> None:
+        member.joined.append(channel)
         if name.is_open or member.selection.open_too:
             channel.open_receivers[receiver] = None
         if name.is_open or receiver in channel.receivers:

@@ -44,4 +44,4 @@ def telling(root: Path) -> Iterator[None]:
         what = f"{error.filename or root}: {error.strerror or error}"
         if is_full(error):
             raise SinkBusy(f"the disk is full: cannot write {what}; free space", retry_after=FULL_RETRY_S) from error
-        raise SinkError(f"cannot write {what}; fix access, or point persist.bigquery.spool.path elsewhere") from error
+        raise SinkError(f"cannot write {what}; fix access, or keep it elsewhere") from error

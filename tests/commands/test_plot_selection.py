@@ -10,13 +10,13 @@ from market_data_tick_handler.commands.plot_selection import (
     Bounds,
     Range,
     days_of,
-    instruments_of,
     listing,
+    the_only_instrument,
     timeframes_of,
 )
 from market_data_tick_handler.commands.stored_candles import CandleFile
 from market_data_tick_handler.core.timeframes import DAY_US, SECOND_US, Timeframe
-from market_data_tick_handler.errors import ConfigError, InstrumentError, NotFound
+from market_data_tick_handler.errors import ConfigError, NotFound
 
 BTC, ETH = "BINANCE:SPOT_PAIR:BTC-USDT", "BINANCE:SPOT_PAIR:ETH-USDT"
 FIRST, SECOND = date(2024, 1, 1), date(2024, 1, 2)
@@ -70,18 +70,11 @@ def test_a_range_names_files_by_days_or_by_times() -> None:
     assert Range(START_US + H, START_US + 2 * H).name == "2024-01-01T010000_2024-01-01T020000"
 
 
-def test_symbols_are_looked_for_on_each_exchange_and_keys_taken_as_they_are() -> None:
-    found = instruments_of(STORED, keys=[ETH.lower()], symbols=["btcusdt", "ETH-USDT"], exchanges=["binance"])
-    assert found == [ETH, BTC]
-    with pytest.raises(InstrumentError):
-        instruments_of(STORED, keys=["BTC"], symbols=[], exchanges=[])
-
-
 def test_without_a_name_the_only_instrument_is_meant_and_of_several_none() -> None:
     only = {file for file in STORED if file.instrument == BTC}
-    assert instruments_of(only, keys=[], symbols=[], exchanges=["binance"]) == [BTC]
+    assert the_only_instrument(only) == [BTC]
     with pytest.raises(ConfigError, match=ETH):
-        instruments_of(STORED, keys=[], symbols=[], exchanges=["binance"])
+        the_only_instrument(STORED)
 
 
 def test_a_minute_is_the_default_timeframe() -> None:

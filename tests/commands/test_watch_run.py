@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from market_data_tick_handler.commands.selection import Selection
 from market_data_tick_handler.commands.watch_place import Place, make_place
 from market_data_tick_handler.commands.watch_run import Watch, WatchOptions
-from market_data_tick_handler.commands.watch_series import Wanted
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import SourceUnavailable
 from tests.client.made import HASTY, until
@@ -45,9 +45,9 @@ class Screen:
 
 
 def make_watch(place: Place | str, screen: Screen, **options: Any) -> Watch:
-    wanted = Wanted(**{name: options.pop(name) for name in ("symbols", "timeframes") if name in options})
+    selection = Selection(**{name: options.pop(name) for name in ("symbols", "timeframes") if name in options})
     made = make_place(place) if isinstance(place, str) else place
-    return Watch(made, WatchOptions(wanted=wanted, **options), out=screen.console, timing=HASTY)
+    return Watch(made, WatchOptions(selection=selection, **options), out=screen.console, timing=HASTY)
 
 
 @asynccontextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from market_data_tick_handler.commands.watch_series import MOST_SERIES, Wanted, choose_series
+from market_data_tick_handler.commands.selection import Selection
+from market_data_tick_handler.commands.watch_series import MOST_SERIES, choose_series
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import ConfigError, InstrumentError, NotFound
 from tests.commands.watched import BTC, ETH
@@ -17,7 +19,8 @@ FOUND = {BTC: (S15, M1, M5), ETH: (S15, M1, M5), PERPETUAL: (S15, M1, M5)}
 
 
 def choose(found: Any = None, **wanted: Any) -> dict[str, tuple[Timeframe, ...]]:
-    return choose_series(FOUND if found is None else found, Wanted(**wanted), place="here")
+    there = FOUND if found is None else found
+    return choose_series(there, Selection(**wanted), default_exchange="binance", place="here")
 
 
 def test_without_a_word_everything_is_shown_in_candles_of_a_minute() -> None:
@@ -67,9 +70,10 @@ def test_where_nothing_is_yet_only_what_is_named_can_be_waited_for() -> None:
 
 
 def test_a_redis_may_yet_have_timeframes_that_had_no_candle() -> None:
-    wanted = Wanted(timeframes=("15s", "1h"))
-    assert choose_series({BTC: (S15,)}, wanted, place="here", is_whole=False) == {BTC: (S15, Timeframe.H1)}
-    assert choose_series({BTC: (S15,)}, wanted, place="here") == {BTC: (S15,)}
+    wanted = Selection(timeframes=("15s", "1h"))
+    chosen = partial(choose_series, {BTC: (S15,)}, wanted, default_exchange="binance", place="here")
+    assert chosen(is_whole=False) == {BTC: (S15, Timeframe.H1)}
+    assert chosen() == {BTC: (S15,)}
 
 
 def test_more_series_than_a_screen_is_good_for_must_be_chosen_from() -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from market_data_tick_handler.commands.plot import PlotOptions, run
+from market_data_tick_handler.commands.selection import Selection
 from market_data_tick_handler.core.events import Gap, GapEnding
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
@@ -104,7 +105,14 @@ def test_what_is_drawn_is_what_is_stored(store: Path, tmp_path: Path) -> None:
 
 
 async def test_the_page_opens_in_a_browser_without_a_network(store: Path, tmp_path: Path) -> None:
-    assert run(PlotOptions(store=store, out=tmp_path / "chart.html", instruments=(BTC,), timeframes=("15s",))) == 0
+    assert (
+        run(
+            PlotOptions(
+                store=store, out=tmp_path / "chart.html", selection=Selection(instruments=(BTC,), timeframes=("15s",))
+            )
+        )
+        == 0
+    )
     async with tab((tmp_path / "chart.html").as_uri(), scheme="light") as opened:
         await opened.until("document.getElementById('chart').dataset.drawn === 'true'")
         await opened.screenshot(tmp_path / "plot-page.png")

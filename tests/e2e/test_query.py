@@ -55,10 +55,26 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
     return store, published
 
 
-def ask(store: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert main(["query", *arguments, "--store", str(store)]) == 0
-    return capsys.readouterr().out
+class Ask:
+    """`query` of the store with these arguments: what it prints, or the rows that it prints as JSON."""
+
+    def __init__(self, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._store = store
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> str:
+        self._capsys.readouterr()
+        assert main(["query", *arguments, "--store", str(self._store)]) == 0
+        return self._capsys.readouterr().out
+
+    def rows(self, *arguments: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self(*arguments, "--format", "json"))
+        return found
+
+
+@pytest.fixture
+def ask(stored: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]) -> Ask:
+    return Ask(stored[0], capsys)
 
 
 def told(*arguments: str, code: int, capsys: pytest.CaptureFixture[str]) -> str:
@@ -69,72 +85,61 @@ def told(*arguments: str, code: int, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("timeframe", ["15s", "1m", "5m"])
 def test_the_tables_have_exactly_what_was_published(
-    stored: tuple[Path, list[dict[str, Any]]], timeframe: str, capsys: pytest.CaptureFixture[str]
+    stored: tuple[Path, list[dict[str, Any]]], timeframe: str, ask: Ask
 ) -> None:
     """Every revision of every candle of both runs, once, with its values."""
-    store, published = stored
+    _, published = stored
     micros = "epoch_us(timestamp) AS timestamp"
     columns = ", ".join(micros if name == "timestamp" else name for name in COLUMNS)
-    rows = json.loads(ask(store, f"SELECT {columns} FROM candles_{timeframe}", "--format", "json", capsys=capsys))
+    rows = ask.rows(f"SELECT {columns} FROM candles_{timeframe}")
     wanted = [{name: row[name] for name in COLUMNS} for row in published if row["timeframe"] == timeframe]
     assert sorted(map(json.dumps, rows)) == sorted(map(json.dumps, wanted)) and rows
 
 
-def test_the_day_files_have_the_newest_revision_of_the_tables(
-    stored: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_day_files_have_the_newest_revision_of_the_tables(ask: Ask) -> None:
     """Of the second run, which wrote the same simulated hours again."""
-    store, _ = stored
     sql = (
         "SELECT count(*) AS n FROM processed_candles d "
         "JOIN candles_1m t USING (instrument_id, timestamp, timestamp_out) "
         "WHERE d.timeframe = '1m' AND d.close IS NOT DISTINCT FROM t.close AND d.volume = t.volume"
     )
-    (joined,) = json.loads(ask(store, sql, "--format", "json", capsys=capsys))
+    (joined,) = ask.rows(sql)
     days = "SELECT count(*) AS n FROM processed_candles WHERE timeframe = '1m'"
-    (there,) = json.loads(ask(store, days, "--format", "json", capsys=capsys))
+    (there,) = ask.rows(days)
     assert joined["n"] == there["n"] > 5
 
 
-def test_raw_ticks_are_in_the_tables_and_in_the_day_files(
-    stored: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    store, _ = stored
+def test_raw_ticks_are_in_the_tables_and_in_the_day_files(ask: Ask) -> None:
     sql = "SELECT (SELECT count(*) FROM ticks_trades) AS t, (SELECT count(*) FROM raw_trades) AS d"
-    (row,) = json.loads(ask(store, sql, "--format", "json", capsys=capsys))
+    (row,) = ask.rows(sql)
     assert row["t"] == row["d"] > 500
 
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_a_table_fits_the_screen_and_says_what_it_leaves_out(
-    stored: tuple[Path, list[dict[str, Any]]],
     width: int,
-    capsys: pytest.CaptureFixture[str],
+    ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store, _ = stored
     monkeypatch.setattr("market_data_tick_handler.commands.console._PLAIN_WIDTH", width)
-    out = ask(store, "SELECT * FROM candles_15s_latest ORDER BY timestamp", "--limit", "3", capsys=capsys)
+    out = ask("SELECT * FROM candles_15s_latest ORDER BY timestamp", "--limit", "3")
     *lines, footer = out.splitlines()
     assert len(lines) == 4 and max(map(len, lines)) <= width
     assert lines[0].split()[:2] == ["instrument_id", "exchange"] and lines[1].startswith(BTC[:7])
     assert footer.startswith("first 3 rows, there are more: --limit 0 shows all; no room for 3")
     assert footer.endswith("times are UTC") and "_" in footer
-    few = ask(store, "SELECT timestamp, close FROM candles_5m LIMIT 2", capsys=capsys).splitlines()
+    few = ask("SELECT timestamp, close FROM candles_5m LIMIT 2").splitlines()
     assert few[0].split() == ["timestamp", "close"] and few[-1] == "2 rows; times are UTC"
 
 
-def test_programs_get_csv_json_and_parquet(
-    stored: tuple[Path, list[dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_programs_get_csv_json_and_parquet(tmp_path: Path, ask: Ask) -> None:
     """From standard output or a file whose name says the format; the same rows in each."""
-    store, _ = stored
     sql = "SELECT timestamp, close, sma_5, trade_count, is_empty FROM candles_1m ORDER BY ALL"
-    text = ask(store, sql, "--format", "csv", capsys=capsys)
+    text = ask(sql, "--format", "csv")
     from_csv = list(csv.DictReader(io.StringIO(text)))
-    from_json = json.loads(ask(store, sql, "--format", "json", capsys=capsys))
+    from_json = ask.rows(sql)
     for name in ("rows.csv", "rows.json", "rows.parquet"):
-        assert ask(store, sql, "--out", str(tmp_path / name), capsys=capsys) == ""
+        assert ask(sql, "--out", str(tmp_path / name)) == ""
     assert (tmp_path / "rows.csv").read_text() == text and json.loads((tmp_path / "rows.json").read_text()) == from_json
     parquet = pq.read_table(tmp_path / "rows.parquet")
     assert len(from_csv) == len(from_json) == parquet.num_rows > 5
@@ -144,32 +149,28 @@ def test_programs_get_csv_json_and_parquet(
     assert from_json[0]["timestamp"] == from_csv[0]["timestamp"] and from_json[0]["timestamp"].endswith("Z")
     assert from_csv[0]["sma_5"] == "" and from_json[0]["sma_5"] is None
     assert {type(row["trade_count"]) for row in from_json} == {int} and from_json[0]["is_empty"] in (True, False)
-    assert len(json.loads(ask(store, sql, "--format", "json", "--limit", "3", capsys=capsys))) == 3
+    assert len(ask.rows(sql, "--limit", "3")) == 3
 
 
 def test_a_statement_comes_from_a_file_or_standard_input(
-    stored: tuple[Path, list[dict[str, Any]]],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store, _ = stored
     sql = "-- how many\nSELECT count(*) AS n\nFROM candles_1m;\n"
     (tmp_path / "how_many.sql").write_text(sql)
     monkeypatch.setattr(sys, "stdin", io.StringIO(sql))
-    from_file = ask(store, "-f", str(tmp_path / "how_many.sql"), capsys=capsys)
-    assert ask(store, "-", capsys=capsys) == from_file and from_file.split()[0] == "n"
+    from_file = ask("-f", str(tmp_path / "how_many.sql"))
+    assert ask("-") == from_file and from_file.split()[0] == "n"
 
 
-def test_tables_are_listed_with_their_rows(
-    stored: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    store, published = stored
-    out = ask(store, "--tables", capsys=capsys)
+def test_tables_are_listed_with_their_rows(stored: tuple[Path, list[dict[str, Any]]], ask: Ask) -> None:
+    _, published = stored
+    out = ask("--tables")
     rows = sum(row["timeframe"] == "15s" for row in published)
     line = next(line.split() for line in out.splitlines() if line.startswith("candles_15s "))
     assert line[:3] == ["candles_15s", "table", f"{rows:,}"]
-    listed = {each["name"]: each for each in json.loads(ask(store, "--tables", "--format", "json", capsys=capsys))}
+    listed = {each["name"]: each for each in ask.rows("--tables")}
     assert {"candles_1m_latest", "streaming_candles_1m", "gap_report_daily", "processed_candles"} <= set(listed)
     assert {"name": "close", "type": "DOUBLE"} in listed["candles_1m"]["columns"]
 
@@ -177,12 +178,12 @@ def test_tables_are_listed_with_their_rows(
 def test_files_that_are_merged_meanwhile_are_read_again(
     stored: tuple[Path, list[dict[str, Any]]],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first try finds the files of its listing gone; the answer is that of the second."""
     store, _ = stored
-    wanted = ask(store, "SELECT count(*) AS n FROM candles_1m", capsys=capsys)
+    wanted = ask("SELECT count(*) AS n FROM candles_1m")
     directory = store / "tables" / "market_data_streaming_live" / "candles_1m"
     hidden = {path: path.with_name(f".{path.name}.hidden") for path in table_files(directory)}
     shown, tries = command._shown, []
@@ -200,7 +201,7 @@ def test_files_that_are_merged_meanwhile_are_read_again(
                     other.rename(path)
 
     monkeypatch.setattr(command, "_shown", once_hidden)
-    assert ask(store, "SELECT count(*) AS n FROM candles_1m", capsys=capsys) == wanted and len(tries) == 2
+    assert ask("SELECT count(*) AS n FROM candles_1m") == wanted and len(tries) == 2
 
 
 def test_errors_are_one_line_with_a_hint_and_the_documented_exit_codes(

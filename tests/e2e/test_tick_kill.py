@@ -24,7 +24,7 @@ from market_data_tick_handler.storage.raw_ticks import read_tick_file
 from market_data_tick_handler.testing.exchange import Cut, SimulatedExchange
 from streaming_service.changes import Change
 from streaming_service.clock import ScaledClock, SystemClock
-from streaming_service.sinks.bigquery.rows import tick_rows
+from streaming_service.sinks.tables.rows import tick_rows
 from tests.e2e.live import RATES, START_US, live_settings, running
 from tests.e2e.test_live_kill import BTC, SPEED, child, published, until_published
 

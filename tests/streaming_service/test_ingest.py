@@ -13,7 +13,7 @@ from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbe
 from market_data_tick_handler.core.instruments import parse_instrument_key
 from market_data_tick_handler.core.ticks import DataType, TickBatch
 from market_data_tick_handler.core.timeframes import Timeframe
-from market_data_tick_handler.errors import SinkBusy, SinkRejected, SourceUnavailable
+from market_data_tick_handler.errors import SinkBusy, SinkError, SinkRejected, SourceUnavailable
 from market_data_tick_handler.testing import ManualClock, ScriptedSource, books, trades
 from streaming_service.ingest import Cadence, Feed, Ingest
 from streaming_service.sink import FullPolicy, Outlet, SinkItem
@@ -356,6 +356,22 @@ async def test_a_sink_that_stays_busy_costs_the_batch_and_the_next_ones_go_on() 
     outlet.close()
     await outlet.run()
     assert (outlet.counters.failed, outlet.counters.written, outlet.counters.errors) == (1, 1, 1)
+
+
+async def test_an_outage_is_logged_once_a_minute_with_how_often_the_sink_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock(T0, auto=True)
+    sink = Failing(*[SinkError("refused") for _ in range(70)], SinkRejected("never", rows=[0]))
+    outlet = Outlet("x", sink, clock=clock)
+    for number in range(71):
+        await outlet.put(candle(number))
+        outlet.close()
+        await outlet.run()
+        await clock.sleep(1.0)
+    assert outlet.counters.errors == 71
+    told = [(record.errors, record.error) for record in caplog.records if record.message == "sink failed"]  # type: ignore[attr-defined]
+    assert told == [(1, "refused"), (60, "refused"), (1, "never")]
 
 
 async def test_rejected_rows_are_counted_as_failed() -> None:

@@ -17,8 +17,8 @@ from market_data_tick_handler.storage.local_tables import read_table
 from market_data_tick_handler.testing import ManualClock
 from streaming_service.recovery import Recovery
 from streaming_service.sink import Outlet, SinkItem, TickChannel
-from streaming_service.sinks.bigquery.rows import tick_rows
 from streaming_service.sinks.tables.local import LocalTableSink
+from streaming_service.sinks.tables.rows import tick_rows
 from streaming_service.tick_delivery import TickDelivery
 from tests.streaming_service.recovery_world import SPOT, START_US, World, market
 from tests.streaming_service.sinks.tables.world import make_sink, table

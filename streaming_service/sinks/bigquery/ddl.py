@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from market_data_tick_handler.core.schemas import bigquery_schema
-from streaming_service.sinks.bigquery.definitions import Partitioning, TableDefinition
+from streaming_service.sinks.tables.definitions import Partitioning, TableDefinition
 
 
 def create_table(definition: TableDefinition, path: str) -> str:

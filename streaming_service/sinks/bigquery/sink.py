@@ -14,14 +14,14 @@ from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import SinkBusy, SinkError
 from streaming_service.clock import Clock
 from streaming_service.sinks.bigquery.connection import Clients, open_clients
-from streaming_service.sinks.bigquery.cost import CostMeter
-from streaming_service.sinks.bigquery.definitions import TableDefinition, live_tables
-from streaming_service.sinks.bigquery.sender import RetryPolicy
 from streaming_service.sinks.bigquery.tables import Tables
 from streaming_service.sinks.bigquery.views import ViewDefinition, live_views, tick_views
 from streaming_service.sinks.bigquery.writers import CommittedWriter, InsertWriter, PendingWriter
 from streaming_service.sinks.tables.backend import RowWriter
+from streaming_service.sinks.tables.cost import CostMeter
+from streaming_service.sinks.tables.definitions import TableDefinition, live_tables
 from streaming_service.sinks.tables.options import SinkOptions
+from streaming_service.sinks.tables.sender import RetryPolicy
 from streaming_service.sinks.tables.sink import TableSink
 
 Connect = Callable[[BigQuerySettings], Awaitable[Clients]]

@@ -15,8 +15,8 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from market_data_tick_handler.core.schemas import bigquery_schema
 from market_data_tick_handler.errors import SchemaMismatch, SinkBusy, SinkError
 from streaming_service.sinks.bigquery import ddl
-from streaming_service.sinks.bigquery.definitions import Partitioning, TableDefinition
 from streaming_service.sinks.bigquery.views import ViewDefinition
+from streaming_service.sinks.tables.definitions import Partitioning, TableDefinition
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from market_data_tick_handler.core.instruments import InstrumentDefinition, data
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.storage.bigquery_names import TICK_TABLES
-from streaming_service.sinks.bigquery.definitions import USAGE_TABLE, TableDefinition
+from streaming_service.sinks.tables.definitions import USAGE_TABLE, TableDefinition
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from market_data_tick_handler.config.outputs import RowFormat
 from market_data_tick_handler.errors import SinkBusy
 from streaming_service.sinks.bigquery.connection import AppendClient
-from streaming_service.sinks.bigquery.cost import INSERT_BYTES, INSERT_ROWS
 from streaming_service.sinks.bigquery.encoding import AppendRequest, arrow_request, protobuf_request
 from streaming_service.sinks.bigquery.faults import ArrowRefused, judge_call
 from streaming_service.sinks.spool_records import Assignment
 from streaming_service.sinks.tables.answers import AlreadyWritten, RowsRefused, StreamGone, TableGone
 from streaming_service.sinks.tables.backend import Place
+from streaming_service.sinks.tables.cost import INSERT_BYTES, INSERT_ROWS
 
 _INSERTED: Final = "insert_rows"
 _STOPPED: Final = "stopped"

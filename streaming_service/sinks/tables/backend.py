@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from streaming_service.sinks.bigquery.definitions import TableDefinition
 from streaming_service.sinks.spool_records import Assignment
+from streaming_service.sinks.tables.definitions import TableDefinition
 
 Place = tuple[str, int]
 

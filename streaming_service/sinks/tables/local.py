@@ -26,14 +26,14 @@ from market_data_tick_handler.storage.local_tables import TABLES, FileRange, par
 from market_data_tick_handler.storage.paths import day_of
 from market_data_tick_handler.storage.recovery.segment_files import lock_file
 from streaming_service.clock import Clock
-from streaming_service.sinks.bigquery.cost import CostMeter
-from streaming_service.sinks.bigquery.definitions import TableDefinition, live_tables, wire_schema
-from streaming_service.sinks.bigquery.sender import RetryPolicy
 from streaming_service.sinks.parquet import in_thread
 from streaming_service.sinks.spool_records import Assignment
 from streaming_service.sinks.tables.answers import AlreadyWritten
 from streaming_service.sinks.tables.backend import Place
+from streaming_service.sinks.tables.cost import CostMeter
+from streaming_service.sinks.tables.definitions import TableDefinition, live_tables, wire_schema
 from streaming_service.sinks.tables.options import SinkOptions
+from streaming_service.sinks.tables.sender import RetryPolicy
 from streaming_service.sinks.tables.sink import TableSink
 from streaming_service.sinks.tables.table_files import TableFiles
 from streaming_service.sinks.tables.upkeep import Upkeep

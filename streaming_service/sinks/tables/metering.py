@@ -15,10 +15,10 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
 from streaming_service.clock import Clock
 from streaming_service.sink import SinkItem, row_count
-from streaming_service.sinks.bigquery.candle_columns import CandleColumns
-from streaming_service.sinks.bigquery.cost import CostMeter
-from streaming_service.sinks.bigquery.definitions import live_tables, wire_schema
-from streaming_service.sinks.bigquery.rows import logical_bytes, table_of, tick_rows
+from streaming_service.sinks.tables.candle_columns import CandleColumns
+from streaming_service.sinks.tables.cost import CostMeter
+from streaming_service.sinks.tables.definitions import live_tables, wire_schema
+from streaming_service.sinks.tables.rows import logical_bytes, table_of, tick_rows
 
 _MINUTE_US: Final = 60_000_000
 # Turning rows into columns costs nearly the same for a minute of them as for a quarter of an hour.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from streaming_service.monitoring.metrics import Sample
+from streaming_service.sinks.tables.local import LocalTableSink
 from streaming_service.sinks.tables.sink import TableSink
 
 # Metric -> the field of a table's report.
@@ -32,6 +33,9 @@ def table_samples(name: str, sink: TableSink, now_us: int) -> Iterator[Sample]:
             yield Sample(metric, labels, getattr(table, field))
         used = today.get(table.table)
         yield Sample("table_cost_usd_today", labels, 0.0 if used is None else used.usd)
+    if isinstance(sink, LocalTableSink):
+        yield Sample("table_files_merged", (name,), sink.upkeep.counters.merged_files)
+        yield Sample("table_rows_expired", (name,), sink.upkeep.counters.expired_rows)
     yield Sample("spool_bytes", (name,), sink.spool.size_bytes)
     yield Sample("spool_max_bytes", (name,), sink.spool.max_bytes)
     yield Sample("cost_usd_today", (name,), sink.meter.day_usd(now_us))

@@ -10,12 +10,12 @@ from typing import Final
 from market_data_tick_handler.config.outputs import BatchTimeouts
 from market_data_tick_handler.errors import SinkBusy, SinkError
 from streaming_service.clock import Clock
-from streaming_service.sinks.bigquery.cost import CostMeter, Usage
-from streaming_service.sinks.bigquery.dead_letters import DeadLetters
-from streaming_service.sinks.bigquery.sender import RetryPolicy, TableSender
-from streaming_service.sinks.bigquery.table_work import TableReport, TableWork
 from streaming_service.sinks.spool import Spool
 from streaming_service.sinks.tables.backend import Backend
+from streaming_service.sinks.tables.cost import CostMeter, Usage
+from streaming_service.sinks.tables.dead_letters import DeadLetters
+from streaming_service.sinks.tables.sender import RetryPolicy, TableSender
+from streaming_service.sinks.tables.table_work import TableReport, TableWork
 
 log = logging.getLogger(__name__)
 

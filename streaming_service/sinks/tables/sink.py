@@ -14,20 +14,20 @@ from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.errors import SinkBusy, SinkError
 from streaming_service.clock import Clock
 from streaming_service.sink import SinkItem, TickChannel, row_count
-from streaming_service.sinks.bigquery.cost import CostMeter
-from streaming_service.sinks.bigquery.dead_letters import DeadLetters
-from streaming_service.sinks.bigquery.definitions import USAGE_TABLE
-from streaming_service.sinks.bigquery.gathering import Gathered, channel_of, mark_of, what_is_new
-from streaming_service.sinks.bigquery.rows import table_of, unfit
-from streaming_service.sinks.bigquery.sender import RetryPolicy
-from streaming_service.sinks.bigquery.table_work import TableReport, TableWork
 from streaming_service.sinks.parquet import in_thread
 from streaming_service.sinks.spool import Spool
 from streaming_service.sinks.spool_records import Mark
 from streaming_service.sinks.table_spool import TableSpool
 from streaming_service.sinks.tables.backend import Backend
+from streaming_service.sinks.tables.cost import CostMeter
+from streaming_service.sinks.tables.dead_letters import DeadLetters
+from streaming_service.sinks.tables.definitions import USAGE_TABLE
+from streaming_service.sinks.tables.gathering import Gathered, channel_of, mark_of, what_is_new
 from streaming_service.sinks.tables.options import SinkOptions
+from streaming_service.sinks.tables.rows import table_of, unfit
+from streaming_service.sinks.tables.sender import RetryPolicy
 from streaming_service.sinks.tables.sending import Sending
+from streaming_service.sinks.tables.table_work import TableReport, TableWork
 from streaming_service.sinks.tables.tick_channels import resume
 from streaming_service.sinks.tables.usage import UsageNotes
 

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from market_data_tick_handler.storage.bigquery_names import TICK_TABLES
 from streaming_service.sink import TickChannel
-from streaming_service.sinks.bigquery.gathering import tick_channel
 from streaming_service.sinks.parquet import in_thread
 from streaming_service.sinks.spool_records import Mark
 from streaming_service.sinks.table_spool import TableSpool
+from streaming_service.sinks.tables.gathering import tick_channel
 
 
 async def resume(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from streaming_service.clock import Clock
-from streaming_service.sinks.bigquery.cost import CostMeter, Usage
-from streaming_service.sinks.bigquery.definitions import USAGE_TABLE, TableDefinition, wire_schema
+from streaming_service.sinks.tables.cost import CostMeter, Usage
+from streaming_service.sinks.tables.definitions import USAGE_TABLE, TableDefinition, wire_schema
 
 
 class UsageNotes:

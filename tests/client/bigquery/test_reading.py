@@ -31,9 +31,9 @@ from market_data_tick_handler.errors import (
 )
 from market_data_tick_handler.testing.ticks import BTC
 from streaming_service.clock import SystemClock
-from streaming_service.sinks.bigquery.definitions import candles_schema, history_tables, wire_schema
 from streaming_service.sinks.bigquery.sink import BigQuerySink
 from streaming_service.sinks.bigquery.tables import Tables
+from streaming_service.sinks.tables.definitions import candles_schema, history_tables, wire_schema
 from tests.streaming_service.sinks.bigquery import world
 from tests.streaming_service.sinks.bigquery.emulators import Emulator
 from tests.streaming_service.sinks.bigquery.world import ETH

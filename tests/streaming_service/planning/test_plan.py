@@ -20,8 +20,8 @@ from streaming_service.planning.measuring import Size, Sizes, measure
 from streaming_service.planning.plan import Plan, make_plan
 from streaming_service.planning.rates import Rates, default_rates
 from streaming_service.planning.tables import live_partitions
-from streaming_service.sinks.bigquery.definitions import Partitioning, candles_schema, wire_schema
 from streaming_service.sinks.spool import Spool
+from streaming_service.sinks.tables.definitions import Partitioning, candles_schema, wire_schema
 from tests.servers.redis_server import redis_server
 
 SPOT = "BINANCE:SPOT_PAIR:BTC-USDT"

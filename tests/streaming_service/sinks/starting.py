@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 class Starter:
@@ -46,7 +46,10 @@ class Starter:
         """The end of the log."""
         return self.log.read_text()[-2_000:]
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the process; there must be no producer."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
@@ -61,6 +64,12 @@ class Starter:
     def _answer(self) -> int:
         assert self._process.stdout is not None
         return int(self._process.stdout.readline())
+
+
+def count(directory: Path, name: str = "produced") -> int:
+    """How many rows a producer has written, as it keeps it in a file of its directory."""
+    path = directory / name
+    return int(path.read_text()) if path.exists() else 0
 
 
 def serve(produce: Callable[[Path], Awaitable[Any]]) -> None:

@@ -10,7 +10,7 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
 from streaming_service.clock import ScaledClock, SystemClock
 from streaming_service.sinks.bigquery import sink as sinks
-from streaming_service.sinks.bigquery.sender import RetryPolicy
+from streaming_service.sinks.tables.sender import RetryPolicy
 from tests.streaming_service.sinks.numbered_rows import GROUPS
 from tests.streaming_service.sinks.producing import Producer
 from tests.streaming_service.sinks.starting import serve

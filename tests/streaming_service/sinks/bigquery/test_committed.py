@@ -7,9 +7,9 @@ import pytest
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import SinkBusy
 from streaming_service.clock import Clock, ScaledClock, SystemClock
-from streaming_service.sinks.bigquery.definitions import candles_schema
-from streaming_service.sinks.bigquery.sender import RetryPolicy
 from streaming_service.sinks.bigquery.sink import BigQuerySink
+from streaming_service.sinks.tables.definitions import candles_schema
+from streaming_service.sinks.tables.sender import RetryPolicy
 from tests.streaming_service.sinks.bigquery import fault_proxy as faults
 from tests.streaming_service.sinks.bigquery import rest_faults
 from tests.streaming_service.sinks.bigquery.conftest import Place

@@ -13,7 +13,7 @@ import pytest
 from tests.streaming_service.sinks.bigquery import fault_proxy as faults
 from tests.streaming_service.sinks.bigquery.conftest import Place
 from tests.streaming_service.sinks.bigquery.world import until
-from tests.streaming_service.sinks.starting import Starter
+from tests.streaming_service.sinks.starting import Starter, count
 
 _FAULTS = (
     faults.DROP_BEFORE,
@@ -30,14 +30,8 @@ _KILLS = 2
 @pytest.fixture(scope="module")
 def starter(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     log = tmp_path_factory.mktemp("producers") / "log"
-    made = Starter("tests.streaming_service.sinks.bigquery.producer", repository=repository, log=log)
-    yield made
-    made.close()
-
-
-def count(directory: Path, name: str = "produced") -> int:
-    path = directory / name
-    return int(path.read_text()) if path.exists() else 0
+    with Starter("tests.streaming_service.sinks.bigquery.producer", repository=repository, log=log) as made:
+        yield made
 
 
 async def kill_and_check(place: Place, starter: Starter, directory: Path, seed: int) -> None:

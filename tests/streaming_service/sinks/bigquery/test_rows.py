@@ -15,13 +15,13 @@ from market_data_tick_handler.core.schemas import candles_to_arrow
 from market_data_tick_handler.core.ticks import ID_HASH, ID_INTEGER, ID_NONE, DataType, TickBatch
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.testing.ticks import BTC, START_US, books, derivative_tickers, trades
-from streaming_service.sinks.bigquery.candle_columns import CandleColumns
-from streaming_service.sinks.bigquery.definitions import candles_schema, live_tables, ticks_schema, wire_schema
 from streaming_service.sinks.bigquery.encoding import arrow_request, protobuf_request
-from streaming_service.sinks.bigquery.gathering import Gathered, without_repeated
-from streaming_service.sinks.bigquery.rows import in_chunks, logical_bytes, stamped, table_of, tick_rows
 from streaming_service.sinks.spool import Spool
 from streaming_service.sinks.spool_records import Mark
+from streaming_service.sinks.tables.candle_columns import CandleColumns
+from streaming_service.sinks.tables.definitions import candles_schema, live_tables, ticks_schema, wire_schema
+from streaming_service.sinks.tables.gathering import Gathered, without_repeated
+from streaming_service.sinks.tables.rows import in_chunks, logical_bytes, stamped, table_of, tick_rows
 from tests.streaming_service.sinks.bigquery.world import ETH, GROUPS, candles
 
 OPTIONS = "DERIBIT:OPTION_CHAIN:BTC-USD"

@@ -19,10 +19,10 @@ from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.testing.ticks import BTC, trades
 from streaming_service.clock import SystemClock
 from streaming_service.sinks.bigquery.connection import Clients
-from streaming_service.sinks.bigquery.definitions import USAGE_TABLE
 from streaming_service.sinks.bigquery.encoding import AppendRequest
-from streaming_service.sinks.bigquery.sender import RetryPolicy
 from streaming_service.sinks.bigquery.sink import BigQuerySink
+from streaming_service.sinks.tables.definitions import USAGE_TABLE
+from streaming_service.sinks.tables.sender import RetryPolicy
 from tests.streaming_service.sinks.bigquery import world
 from tests.streaming_service.sinks.bigquery.world import candles
 

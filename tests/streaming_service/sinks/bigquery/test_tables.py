@@ -17,15 +17,15 @@ from market_data_tick_handler.errors import SchemaMismatch, SinkBusy
 from market_data_tick_handler.testing.ticks import BTC
 from streaming_service.clock import SystemClock
 from streaming_service.sinks.bigquery import ddl
-from streaming_service.sinks.bigquery.definitions import (
+from streaming_service.sinks.bigquery.sink import BigQuerySink
+from streaming_service.sinks.bigquery.tables import Tables, differences
+from streaming_service.sinks.bigquery.views import ViewDefinition, history_views, live_views, tick_views
+from streaming_service.sinks.tables.definitions import (
     Partitioning,
     TableDefinition,
     history_tables,
     live_tables,
 )
-from streaming_service.sinks.bigquery.sink import BigQuerySink
-from streaming_service.sinks.bigquery.tables import Tables, differences
-from streaming_service.sinks.bigquery.views import ViewDefinition, history_views, live_views, tick_views
 from tests.streaming_service.sinks.bigquery import emulators, world
 from tests.streaming_service.sinks.bigquery.conftest import Place
 from tests.streaming_service.sinks.bigquery.emulators import free_port

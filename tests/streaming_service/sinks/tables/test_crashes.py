@@ -19,9 +19,9 @@ from market_data_tick_handler.errors import SinkBusy
 from market_data_tick_handler.storage.local_tables import parse_file_name, read_table, readable_files, table_files
 from market_data_tick_handler.storage.recovery.segment_files import lock_file
 from market_data_tick_handler.testing.ticks import START_US
-from streaming_service.sinks.bigquery.definitions import TableDefinition, live_tables, wire_schema
 from streaming_service.sinks.spool_records import Assignment
 from streaming_service.sinks.tables.answers import AlreadyWritten
+from streaming_service.sinks.tables.definitions import TableDefinition, live_tables, wire_schema
 from streaming_service.sinks.tables.local import LocalWriter
 from streaming_service.sinks.tables.table_files import TableFiles
 from streaming_service.sinks.tables.upkeep import Upkeep

@@ -12,7 +12,7 @@ import pytest
 
 from market_data_tick_handler.errors import NotFound
 from market_data_tick_handler.storage.local_tables import table_files
-from tests.streaming_service.sinks.starting import Starter
+from tests.streaming_service.sinks.starting import Starter, count
 from tests.streaming_service.sinks.tables.world import numbers, table
 
 _KILLS = 2
@@ -22,9 +22,8 @@ _PATIENCE_S = 60.0
 @pytest.fixture(scope="module")
 def starter(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     log = tmp_path_factory.mktemp("producers") / "log"
-    made = Starter("tests.streaming_service.sinks.tables.producer", repository=repository, log=log)
-    yield made
-    made.close()
+    with Starter("tests.streaming_service.sinks.tables.producer", repository=repository, log=log) as made:
+        yield made
 
 
 def watch(directory: Path, done: Callable[[], bool]) -> None:
@@ -37,11 +36,6 @@ def watch(directory: Path, done: Callable[[], bool]) -> None:
         except NotFound:
             continue
         assert seen == [index + 0.5 for index in range(len(seen))]
-
-
-def count(directory: Path, name: str = "produced") -> int:
-    path = directory / name
-    return int(path.read_text()) if path.exists() else 0
 
 
 def is_merged(directory: Path) -> bool:

@@ -23,11 +23,11 @@ from market_data_tick_handler.testing.clock import ManualClock
 from market_data_tick_handler.testing.ticks import BTC, START_US, trades
 from streaming_service.monitoring.metrics import ServiceMetrics
 from streaming_service.sink import SinkItem
-from streaming_service.sinks.bigquery.cost import CostMeter
-from streaming_service.sinks.bigquery.definitions import TableDefinition, live_tables
-from streaming_service.sinks.bigquery.rows import tick_rows
 from streaming_service.sinks.spool_records import Assignment
+from streaming_service.sinks.tables.cost import CostMeter
+from streaming_service.sinks.tables.definitions import TableDefinition, live_tables
 from streaming_service.sinks.tables.metering import MeteredTables
+from streaming_service.sinks.tables.rows import tick_rows
 from streaming_service.sinks.tables.samples import cost_report, table_samples
 from streaming_service.sinks.tables.sink import SinkOptions, TableSink
 from tests.streaming_service.sinks.bigquery.world import candles

@@ -18,7 +18,7 @@ from market_data_tick_handler.storage.local_tables import read_table, table_file
 from market_data_tick_handler.testing.clock import ManualClock
 from market_data_tick_handler.testing.ticks import BTC, START_US, trades
 from streaming_service.clock import SystemClock
-from streaming_service.sinks.bigquery.definitions import live_tables, ticks_schema, wire_schema
+from streaming_service.sinks.tables.definitions import live_tables, ticks_schema, wire_schema
 from streaming_service.sinks.tables.local import LocalTableSink
 from streaming_service.sinks.tables.table_files import TableFiles
 from tests.streaming_service.sinks.numbered_rows import ETH, GROUPS, candles, until

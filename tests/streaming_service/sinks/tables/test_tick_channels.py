@@ -15,11 +15,11 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.testing.clock import ManualClock
 from market_data_tick_handler.testing.ticks import BTC, START_US, trades
 from streaming_service.sink import CountsTicks, TickChannel
-from streaming_service.sinks.bigquery.definitions import live_tables
-from streaming_service.sinks.bigquery.gathering import Gathered, channel_of, tick_channel
 from streaming_service.sinks.spool import Spool
 from streaming_service.sinks.spool_records import Begun, Mark, SpoolState, decode, encode
 from streaming_service.sinks.table_spool import TableSpool
+from streaming_service.sinks.tables.definitions import live_tables
+from streaming_service.sinks.tables.gathering import Gathered, channel_of, tick_channel
 from streaming_service.sinks.tables.local import LocalTableSink
 from tests.streaming_service.sinks.tables.world import make_sink, numbers
 

@@ -8,8 +8,8 @@ from typing import Any
 from market_data_tick_handler.config.outputs import PersistSettings
 from market_data_tick_handler.storage.local_tables import TABLES, read_table
 from streaming_service.clock import Clock, SystemClock
-from streaming_service.sinks.bigquery.sender import RetryPolicy
 from streaming_service.sinks.tables.local import LocalTableSink
+from streaming_service.sinks.tables.sender import RetryPolicy
 from streaming_service.sinks.tables.table_files import TableFiles
 from streaming_service.sinks.tables.upkeep import Upkeep
 from tests.streaming_service.sinks.numbered_rows import GROUPS

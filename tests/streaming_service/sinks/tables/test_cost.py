@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from market_data_tick_handler.config.outputs import PriceSettings, WriteMethod
-from streaming_service.sinks.bigquery.cost import CostMeter, Usage, estimate_day, price
+from streaming_service.sinks.tables.cost import CostMeter, Usage, estimate_day, price
 
 GIB = 1 << 30
 DAY_US = 86_400_000_000

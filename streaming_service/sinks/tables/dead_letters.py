@@ -1,4 +1,4 @@
-"""Rows that BigQuery will never take, with the reason, in files for people."""
+"""Rows that a table will never take, with the reason, in files for people."""
 
 from __future__ import annotations
 

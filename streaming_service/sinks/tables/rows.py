@@ -15,7 +15,7 @@ from market_data_tick_handler.core.ids import id_texts
 from market_data_tick_handler.core.instruments import InstrumentDefinition, parse_instrument_key
 from market_data_tick_handler.core.schemas import TIMESTAMP
 from market_data_tick_handler.core.ticks import ID_HASH, ID_NONE, Array, DataType, TickBatch, concat
-from streaming_service.sinks.bigquery.definitions import (
+from streaming_service.sinks.tables.definitions import (
     TICK_TABLES,
     candle_table,
     ticks_schema,

@@ -49,7 +49,15 @@ LogLevel = Annotated[
     str | None,
     typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.", rich_help_panel=_SETTINGS),
 ]
+EndDate = Annotated[
+    str | None, typer.Option("--end-date", metavar="YYYY-MM-DD", help="Last day, included; default the first.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and debug logs.", rich_help_panel=_SETTINGS)]
+
+
+def level(chosen: str | None, verbose: bool) -> str | None:
+    """What is logged: as chosen, and without a choice more where `--verbose` was said."""
+    return "debug" if verbose and chosen is None else chosen
 
 
 def _rate(flag: str, what: str) -> Any:

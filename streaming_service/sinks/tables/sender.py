@@ -24,14 +24,14 @@ import pyarrow as pa
 
 from market_data_tick_handler.errors import SchemaMismatch, SinkBusy, SinkError
 from streaming_service.clock import Clock
-from streaming_service.sinks.bigquery.dead_letters import DeadLetters, summary
-from streaming_service.sinks.bigquery.definitions import TableDefinition, wire_schema
-from streaming_service.sinks.bigquery.rows import logical_bytes
 from streaming_service.sinks.spool_records import Assignment
 from streaming_service.sinks.spool_rows import SpooledRows
 from streaming_service.sinks.table_spool import TableSpool
 from streaming_service.sinks.tables.answers import AlreadyWritten, BatchRefused, RowsRefused, StreamGone, TableGone
 from streaming_service.sinks.tables.backend import RowWriter
+from streaming_service.sinks.tables.dead_letters import DeadLetters, summary
+from streaming_service.sinks.tables.definitions import TableDefinition, wire_schema
+from streaming_service.sinks.tables.rows import logical_bytes
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.schemas import candles_to_arrow
 from market_data_tick_handler.core.ticks import Array
-from streaming_service.sinks.bigquery.rows import OWN, owners
+from streaming_service.sinks.tables.rows import OWN, owners
 from streaming_service.sinks.turns import give_way
 
 _NUMBERS: Final = (np.dtype(np.float64), np.dtype(np.int64))

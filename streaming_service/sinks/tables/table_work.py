@@ -6,10 +6,10 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 
-from streaming_service.sinks.bigquery.cost import Usage
-from streaming_service.sinks.bigquery.definitions import TableDefinition
-from streaming_service.sinks.bigquery.sender import RetryPolicy, TableSender
 from streaming_service.sinks.table_spool import TableSpool
+from streaming_service.sinks.tables.cost import Usage
+from streaming_service.sinks.tables.definitions import TableDefinition
+from streaming_service.sinks.tables.sender import RetryPolicy, TableSender
 
 
 @dataclass(frozen=True, slots=True)

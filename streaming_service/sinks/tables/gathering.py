@@ -16,11 +16,11 @@ from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.errors import DataError, SinkError
 from streaming_service.sink import SinkItem, TickChannel, row_count
-from streaming_service.sinks.bigquery.candle_columns import CandleColumns
-from streaming_service.sinks.bigquery.definitions import TableDefinition, wire_schema
-from streaming_service.sinks.bigquery.rows import in_chunks, stamped, tick_rows
 from streaming_service.sinks.spool_records import Mark
 from streaming_service.sinks.table_spool import TableSpool
+from streaming_service.sinks.tables.candle_columns import CandleColumns
+from streaming_service.sinks.tables.definitions import TableDefinition, wire_schema
+from streaming_service.sinks.tables.rows import in_chunks, stamped, tick_rows
 from streaming_service.sinks.turns import computing, give_way
 
 Item = TypeVar("Item", CandleBatch, Rows)
