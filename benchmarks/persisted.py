@@ -39,19 +39,10 @@ class PublishedCandles:
             for timeframe in ALL_TIMEFRAMES
             for number in range(instruments)
         ]
-        record: Any = self._candle["open"].base
-        begin = record.ctypes.data
-        self._places = {
-            name: (column.ctypes.data - begin, column.dtype)
-            for name, column in self._candle.columns.items()
-            if column.base is record
-        }
-        self._record = record[(self._candle["open"].ctypes.data - begin) // record.shape[1]][None]
-        self._row_bytes = record.shape[1]
 
     @property
     def columns(self) -> int:
-        return len(self._candle.columns)
+        return len(self._candle.names)
 
     def border(self, number: int, rows: int) -> list[CandleBatch]:
         """One batch of `rows` candles for each series, those that follow the first `number` borders."""
@@ -59,20 +50,12 @@ class PublishedCandles:
         return [self._batch(instrument, timeframe, sequences) for instrument, timeframe in self._series]
 
     def _batch(self, instrument: InstrumentDefinition, timeframe: Timeframe, sequences: Any) -> CandleBatch:
-        """Columns are views into the records of the batch, as the pipeline makes them."""
-        candle, rows = self._candle, len(sequences)
-        records = np.repeat(self._record, rows, axis=0)
-        columns = {
-            name: np.ndarray((rows,), dtype, records, place % self._row_bytes, (self._row_bytes,))
-            for name, (place, dtype) in self._places.items()
-        }
-        columns = {
-            name: columns[name] if name in columns else np.repeat(column, rows)
-            for name, column in candle.columns.items()
-        }
-        columns["timestamp_out"][:] = sequences
-        made = CandleBatch(instrument, timeframe, columns, candle.feature_version, candle.absent)
-        return made.numbered(sequences)
+        """Records, as the pipeline makes them."""
+        candle = self._candle.take(np.zeros(len(sequences), int)).replace(timestamp_out=sequences)
+        assert candle.records is not None
+        return CandleBatch(
+            instrument, timeframe, candle.records, candle.feature_version, candle.absent, sequences=sequences
+        )
 
 
 def tick_turns(rows: int, per_turn: int) -> Iterator[Rows]:

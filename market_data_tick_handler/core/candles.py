@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +43,13 @@ _UNKNOWN_CANDLE: Final = np.array(
 )
 
 
+@lru_cache(maxsize=256)
+def _record(fields: tuple[tuple[str, str], ...]) -> tuple[np.dtype[np.void], tuple[str, ...]]:
+    """The dtype of these fields and the names that are published: the same objects for every instrument, so that who
+    has candles of many compares them at no cost."""
+    return np.dtype(list(fields)), tuple(name for name, _ in fields if name not in INTERNAL)
+
+
 class RowLayout:
     """The record of one published candle: identity, the groups' blocks, and last what tells of the publication."""
 
@@ -50,7 +58,7 @@ class RowLayout:
         blocks: list[tuple[str, str]] = []
         for layout in groups:
             blocks += [(name, layout[name].str) for name in layout.names or ()]
-        self.dtype = np.dtype(fields + blocks + _PUBLICATION)
+        self.dtype, self.names = _record((*fields, *blocks, *_PUBLICATION))
         offset = np.dtype(fields).itemsize
         self._blocks: list[slice] = []
         for layout in groups:

@@ -20,9 +20,8 @@ from typing import Any, Final
 import numpy as np
 
 from market_data_tick_handler.core import quality, snapshot
-from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.candle_batch import CandleBatch, CandleRecords
 from market_data_tick_handler.core.candles import (
-    INTERNAL,
     CandleBuilder,
     CandleSeries,
     borders,
@@ -424,15 +423,12 @@ class Pipeline:
     def _batch(self, timeframe: Timeframe, rows: Array, published_us: int | None) -> CandleBatch:
         if published_us is not None:
             rows["timestamp_out"] = published_us
-        published = {name: rows[name] for name in rows.dtype.names or () if name not in INTERNAL}
-        published["quality"] = quality.NAMES[rows["quality"]]
-        content = self._builder.plans[timeframe].layout.content
-        identities = digests(as_bytes(rows)[:, content]) if self._identify else None
-        for name, texts in self._builder.codes.items():
-            if name in published:
-                published[name] = texts[published[name]]
+        layout = self._builder.plans[timeframe].layout
+        texts = {name: of_code[rows[name]] for name, of_code in self._builder.codes.items() if name in layout.names}
+        records = CandleRecords(rows, layout.names, {"quality": quality.NAMES[rows["quality"]], **texts})
+        identities = digests(as_bytes(rows)[:, layout.content]) if self._identify else None
         return CandleBatch(
-            self.instrument, timeframe, published, FEATURE_VERSION, self._absent, self.options.config_hash, identities
+            self.instrument, timeframe, records, FEATURE_VERSION, self._absent, self.options.config_hash, identities
         )
 
     def preview(self, published_us: int) -> list[CandleBatch]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from market_data_tick_handler.core.candle_batch import CandleBatch
+from market_data_tick_handler.core.candle_batch import CandleBatch, CandleRecords
 from market_data_tick_handler.wire.layout import Layout, make_layout
 from market_data_tick_handler.wire.names import VERSION, Encoding, MessageType
 from market_data_tick_handler.wire.selection import DEFAULT_COLUMNS, selected_features
@@ -33,7 +33,9 @@ class CandleEncoder:
 
     def bodies(self, batch: CandleBatch, *, is_final: bool = True) -> list[bytes]:
         """One per candle, in order. Null, NaN and infinity are null; whole numbers are written as such."""
-        layout = make_layout(self.features, tuple(batch.columns), batch.absent)
+        records = batch.records
+        parts = () if records is None else (records.rows.dtype, tuple(records.texts))
+        layout = make_layout(self.features, batch.names, batch.absent, *parts)
         first = (is_final, *batch.constants.values())
         return [self._write(first, values, layout) for values in _rows(batch, layout)]
 
@@ -58,18 +60,30 @@ class CandleEncoder:
 
 def _rows(batch: CandleBatch, layout: Layout) -> Iterator[list[Any]]:
     """The values of each row in the order of the layout."""
-    arrays = layout.pick(batch.columns)
-    if len(batch) == 1:
-        # Live closes one candle of a series at a time; this takes half of what making and joining lists does.
-        rows = iter((list(map(np.ndarray.item, arrays)),))
-    else:
-        rows = map(list, zip(*map(np.ndarray.tolist, arrays), strict=True))
-    for values in rows:
+    for values in _picked(batch, layout) if batch.records is None else _picked_of_records(batch.records, layout):
         for place in layout.whole:
             value = values[place]
             if type(value) is float:
                 # A whole number that may be null travels as a float, which can say so.
                 values[place] = int(value) if math.isfinite(value) else None
+        yield values
+
+
+def _picked(batch: CandleBatch, layout: Layout) -> Iterator[list[Any]]:
+    arrays = layout.pick(batch.columns)
+    if len(batch) == 1:
+        # This takes half of what making and joining lists does.
+        return iter((list(map(np.ndarray.item, arrays)),))
+    return map(list, zip(*map(np.ndarray.tolist, arrays), strict=True))
+
+
+def _picked_of_records(records: CandleRecords, layout: Layout) -> Iterator[list[Any]]:
+    texts = [(place, records.texts[name].tolist()) for place, name in layout.texts]
+    # A tenth of the time of `tolist`.
+    for index, row in enumerate(layout.unpack(records.rows.tobytes())):
+        values = list(layout.pick_values(row))
+        for place, of_rows in texts:
+            values[place] = of_rows[index]
         yield values
 
 

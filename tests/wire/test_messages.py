@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.features.registry import column, columns
 from market_data_tick_handler.errors import ConfigError, CorruptObject, SchemaMismatch
 from market_data_tick_handler.wire import (
@@ -33,6 +34,7 @@ from market_data_tick_handler.wire import (
     selected_features,
 )
 from market_data_tick_handler.wire.selection import top_level_columns
+from tests.storage.recovery.candle_rows import in_columns, pipeline_candles
 from tests.wire.candles import BTC, candles, computed
 
 EVERYTHING = ("all",)
@@ -216,7 +218,20 @@ def test_readers_pass_over_fields_they_do_not_know() -> None:
     assert read_head(later).sequence == read["sequence"]
 
 
+@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("selected", [("all",), ("core",), ("rsi_5",)])
+def test_candles_of_a_pipeline_are_the_same_bytes_in_records_and_in_columns(
+    encoding: Encoding, selected: tuple[str, ...]
+) -> None:
+    encoder = CandleEncoder(columns=selected, encoding=encoding)
+    for batch in pipeline_candles():
+        assert batch.records is not None
+        wanted = encoder.messages(in_columns(batch), range(len(batch)))
+        assert encoder.messages(batch, range(len(batch))) == wanted
+        assert encoder.messages(batch.slice(0, 1), [0]) == wanted[:1]
+
+
 def test_a_batch_with_one_column_is_written_too() -> None:
-    batch = candles(count=2)
-    batch.columns = {"timestamp": np.array([1, 2])}
+    whole, times = candles(count=2), {"timestamp": np.array([1, 2])}
+    batch = CandleBatch(whole.instrument, whole.timeframe, times, "1.0.0", sequences=whole.sequences)
     assert [decode(message)["timestamp"] for message in CandleEncoder().messages(batch)] == [1, 2]

@@ -1,7 +1,8 @@
 """Candles of one timeframe as Arrow columns of their table: hundreds of columns, and mostly one row per batch.
 
-What costs time is handling arrays one by one, 340 of them per candle. So each is touched once, when its bytes are put
-behind those of the others; all that follows works on whole blocks.
+What costs time is handling arrays one by one, 340 of them per candle. A candle of a pipeline is one record, and is
+copied as one. Of other candles each array is touched once, when its bytes are put behind those of the others. All that
+follows works on whole blocks.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -38,24 +39,68 @@ class _Source(NamedTuple):
     cast: bool
 
 
+class _Layout(Protocol):
+    """Batches with the same columns. identity: what these have in common. sources: per column of the table."""
+
+    @property
+    def identity(self) -> tuple[Any, ...]: ...
+
+    @property
+    def sources(self) -> list[_Source]: ...
+
+    def packed(self, batch: CandleBatch) -> bytes:
+        """What fits into a block, row by row."""
+        ...
+
+    def columns(self, batches: Sequence[CandleBatch], packed: bytes) -> dict[str, Array]:
+        """Every column of all batches end to end; packed: theirs, end to end."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """Batches with the same columns. numbers: names and types of those that are numbers of 8 bytes; others: places and
-    names of those that are not, the last one first. sources: per column of the table."""
+class _Records:
+    """Batches of records with one `dtype`. texts: the columns that are no fields of it."""
 
     identity: tuple[Any, ...]
+    sources: list[_Source]
+    dtype: np.dtype[Any]
+    texts: tuple[str, ...]
+
+    def packed(self, batch: CandleBatch) -> bytes:
+        assert batch.records is not None
+        return batch.records.rows.tobytes()
+
+    def columns(self, batches: Sequence[CandleBatch], packed: bytes) -> dict[str, Array]:
+        rows = np.frombuffer(packed, self.dtype)
+        columns = {name: np.ascontiguousarray(rows[name]) for name in batches[0].names if name not in self.texts}
+        return columns | {name: np.concatenate([batch[name] for batch in batches]) for name in self.texts}
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrays:
+    """Batches of arrays. numbers: names and types of those that are numbers of 8 bytes; others: places and names of
+    those that are not, the last one first."""
+
+    identity: tuple[Any, ...]
+    sources: list[_Source]
     numbers: list[tuple[str, np.dtype[Any]]]
     others: list[tuple[int, str]]
-    sources: list[_Source]
 
-    def words(self, columns: list[Any], rows: int) -> bytes:
-        """All numbers of a batch, row by row; columns: all of them, in their order. The list is used up."""
+    def packed(self, batch: CandleBatch) -> bytes:
+        columns: list[Any] = list(batch.columns.values())
         for place, _ in self.others:
             del columns[place]
-        if rows == 1:
+        if len(batch) == 1:
             # Single values have their bytes in one piece, wherever they lie.
             return b"".join(columns)
         return np.array([column.view(_WORD) for column in columns]).T.tobytes()
+
+    def columns(self, batches: Sequence[CandleBatch], packed: bytes) -> dict[str, Array]:
+        rows = np.frombuffer(packed, _WORD).reshape(-1, len(self.numbers))
+        whole = np.ascontiguousarray(rows.T)
+        alike = {kind: whole.view(kind) for kind in _NUMBERS}
+        columns: dict[str, Array] = {name: alike[kind][place] for place, (name, kind) in enumerate(self.numbers)}
+        return columns | {name: np.concatenate([batch[name] for batch in batches]) for _, name in self.others}
 
 
 class CandleRows(NamedTuple):
@@ -71,22 +116,18 @@ class _Alike:
 
     layout: _Layout
     batches: list[CandleBatch] = field(default_factory=list)
-    words: list[bytes] = field(default_factory=list)
+    packed: list[bytes] = field(default_factory=list)
 
-    def add(self, batch: CandleBatch, columns: list[Array]) -> None:
-        """columns: those of the batch; the list is used up."""
+    def add(self, batch: CandleBatch) -> None:
+        """Take a batch of the layout."""
         self.batches.append(batch)
-        self.words.append(self.layout.words(columns, len(batch)))
+        self.packed.append(self.layout.packed(batch))
 
     def merged(self) -> CandleBatch:
         """All of them end to end."""
-        first, layout = self.batches[0], self.layout
-        rows = np.frombuffer(b"".join(self.words), _WORD).reshape(-1, len(layout.numbers))
-        whole = np.ascontiguousarray(rows.T)
-        alike = {kind: whole.view(kind) for kind in _NUMBERS}
-        columns: dict[str, Array] = {name: alike[kind][place] for place, (name, kind) in enumerate(layout.numbers)}
-        columns |= {name: np.concatenate([batch.columns[name] for batch in self.batches]) for _, name in layout.others}
-        ordered = {name: columns[name] for name in first.columns}
+        first = self.batches[0]
+        columns = self.layout.columns(self.batches, b"".join(self.packed))
+        ordered = {name: columns[name] for name in first.names}
         return CandleBatch(first.instrument, first.timeframe, ordered, first.feature_version, first.absent)
 
     def rows(self, schema: pa.Schema) -> CandleRows:
@@ -127,8 +168,7 @@ class CandleColumns:
                 give_way()
             if not len(batch):
                 continue
-            columns = list(batch.columns.values())
-            layout = self._layout_of(batch, columns)
+            layout = self._layout_of(batch)
             key, kind = batch.instrument.key, id(layout)
             if kind_of.setdefault(key, kind) != kind:
                 # Other columns from here on: what came before must stay before it.
@@ -136,23 +176,31 @@ class CandleColumns:
                 kinds, kind_of = {}, {key: kind}
             if kind not in kinds:
                 kinds[kind] = _Alike(layout)
-            kinds[kind].add(batch, columns)
+            kinds[kind].add(batch)
         yield from (alike.rows(self.schema) for alike in kinds.values())
 
-    def _layout_of(self, batch: CandleBatch, columns: Sequence[Array]) -> _Layout:
-        identity = (tuple(batch.columns), tuple(map(_dtype, columns)), batch.absent, batch.feature_version)
+    def _layout_of(self, batch: CandleBatch) -> _Layout:
+        records = batch.records
+        kinds = records.rows.dtype if records is not None else tuple(map(_dtype, batch.columns.values()))
+        identity = (records is None, kinds, batch.names, batch.absent, batch.feature_version)
         # Compared and not hashed: parts that are the same objects, as they nearly always are, cost nothing.
         for layout in reversed(self._layouts):
             if layout.identity == identity:
                 return layout
         if len(self._layouts) >= _MOST_LAYOUTS:
             del self._layouts[0]
+        layout = self._new_layout(batch, identity)
+        self._layouts.append(layout)
+        return layout
+
+    def _new_layout(self, batch: CandleBatch, identity: tuple[Any, ...]) -> _Layout:
+        sources = self._sources(batch)
+        if batch.records is not None:
+            return _Records(identity, sources, batch.records.rows.dtype, tuple(batch.records.texts))
         numbers = [(name, column.dtype) for name, column in batch.columns.items() if column.dtype in _NUMBERS]
         names = dict(numbers)
         others = [(place, name) for place, name in enumerate(batch.columns) if name not in names]
-        layout = _Layout(identity, numbers, others[::-1], self._sources(batch))
-        self._layouts.append(layout)
-        return layout
+        return _Arrays(identity, sources, numbers, others[::-1])
 
     def _sources(self, batch: CandleBatch) -> list[_Source]:
         made = candles_to_arrow(batch.slice(0, 1)).schema

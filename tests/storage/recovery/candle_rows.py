@@ -30,6 +30,14 @@ def pipeline_candles() -> tuple[CandleBatch, ...]:
     return tuple(newest_rows(batch) for batch in last(pipeline.outputs()).values())
 
 
+def in_columns(batch: CandleBatch) -> CandleBatch:
+    """The same rows without records."""
+    return CandleBatch(
+        batch.instrument, batch.timeframe, batch.columns, batch.feature_version, batch.absent, batch.config_hash,
+        batch.digests, batch.sequences,
+    )  # fmt: skip
+
+
 def candles(
     numbers: Sequence[int],
     contents: Sequence[float],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +17,12 @@ from hypothesis import strategies as st
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.timeframes import DAY_US, Timeframe
 from market_data_tick_handler.errors import NotFound, SchemaMismatch
+from market_data_tick_handler.storage.recovery.candle_records import (
+    CandleLayout,
+    decode_identities,
+    decode_rows,
+    encode_rows,
+)
 from market_data_tick_handler.storage.recovery.output_journal import Journaled, OutputJournal
 from tests.storage.recovery.candle_rows import KEY, PERPETUAL, START_US, assert_same, candles, digests, pipeline_candles
 
@@ -194,7 +201,7 @@ def test_candles_of_a_pipeline_come_back_bit_for_bit(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     given_: list[CandleBatch] = []
     for batch in pipeline_candles():
-        assert len(batch.columns) > 250
+        assert batch.records is not None and len(batch.columns) > 250
         middle = 1 + len(batch) // 2
         # One row, as live closes them, and views of many, as a restart computes them.
         for part in (batch.slice(0, 1), batch.slice(1, middle), batch.slice(middle, max(middle, len(batch)))):
@@ -207,11 +214,39 @@ def test_candles_of_a_pipeline_come_back_bit_for_bit(tmp_path: Path) -> None:
         assert len(found) == len(given_)
         for one, other in zip(given_, found, strict=True):
             assert_same(one, other.batch)
+            assert other.batch.records is not None
             assert other.batch.digests is not None and np.array_equal(
                 other.batch.digests, digests(one["timestamp"].astype(float))
             )
         journal.close()
         journal = opened(tmp_path)
+    journal.close()
+
+
+def test_the_first_layouts_are_read_as_those_of_arrays() -> None:
+    batch = candles(range(3), [1.0, 2.0, 3.0])
+    layout = CandleLayout.of(batch)
+    tree = {name: part for name, part in layout.tree().items() if name not in ("names", "record")}
+    known = CandleLayout.of_tree(json.loads(json.dumps(tree)))
+    payload = encode_rows(0, layout, batch, digests([1.0, 2.0, 3.0]), 7)
+    assert_same(batch, decode_rows(payload, [known]).batch)
+    assert decode_identities(payload, [known]).timestamps.tolist() == batch["timestamp"].tolist()
+
+
+def test_revised_candles_of_a_pipeline_stay_records_in_the_same_file(tmp_path: Path) -> None:
+    """A revision that the journal counts, as after a restart, is no new layout."""
+    journal = opened(tmp_path)
+    first = pipeline_candles()[0].slice(0, 1)
+    again = first.replace(close=first["close"] + 1.0)
+    for batch, content in ((first, 1.0), (again, 2.0), (first, 3.0)):
+        assert journal.admit(batch, digests([content])) is not None
+    found = [journaled.batch for journaled in journal.unacknowledged(SINK)]
+    revision = int(first["revision"][0])
+    assert [int(batch["revision"][0]) for batch in found] == [revision, revision + 1, revision + 2]
+    assert all(batch.records is not None for batch in found)
+    closes = [float(batch["close"][0]) for batch in (first, again, first)]
+    assert [float(batch["close"][0]) for batch in found] == closes
+    assert len(list(tmp_path.rglob("*.log"))) == 1
     journal.close()
 
 

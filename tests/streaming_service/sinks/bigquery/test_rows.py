@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from streaming_service.sinks.tables.candle_columns import CandleColumns
 from streaming_service.sinks.tables.definitions import candles_schema, live_tables, ticks_schema, wire_schema
 from streaming_service.sinks.tables.gathering import Gathered, without_repeated
 from streaming_service.sinks.tables.rows import in_chunks, logical_bytes, stamped, table_of, tick_rows
+from tests.storage.recovery.candle_rows import in_columns, pipeline_candles
 from tests.streaming_service.sinks.bigquery.world import ETH, GROUPS, candles
 
 OPTIONS = "DERIBIT:OPTION_CHAIN:BTC-USD"
@@ -94,6 +96,18 @@ def test_columns_may_lie_anywhere() -> None:
     assert not views["open"].flags.aligned and not views["open"].flags.contiguous
     cut = [views.slice(0, 1), views.slice(1, 5), views.slice(5, 5), views.slice(5, 6), views.slice(6, 9)]
     assert candle_rows(cut, WHOLE).equals(candle_rows([whole], WHOLE))
+
+
+def test_candles_of_a_pipeline_are_the_same_rows_in_records_and_in_columns() -> None:
+    """Some of the rows of an instrument in one, some in the other."""
+    for batch in pipeline_candles():
+        plain = in_columns(batch)
+        cut = sorted({0, 1, 2, len(batch) // 2, len(batch)})
+        pieces = [batch.slice(start, stop) for start, stop in pairwise(cut) if stop <= len(batch)]
+        wanted = candle_rows([plain], WHOLE)
+        assert candle_rows(pieces, WHOLE).equals(wanted) and wanted.num_rows == len(batch)
+        mixed = [in_columns(piece) if index % 2 else piece for index, piece in enumerate(pieces)]
+        assert candle_rows(mixed, WHOLE).equals(wanted)
 
 
 def test_ids_of_trades_are_what_the_venue_wrote() -> None:
