@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from market_data_tick_handler.commands.parity import StoreComparison, compare_stores
 from market_data_tick_handler.config import load_settings
 from market_data_tick_handler.config.settings import Settings
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.ticks import DataType
+from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.main import main
 from market_data_tick_handler.storage.paths import day_of
 from market_data_tick_handler.testing.exchange import Rates, SimulatedExchange
@@ -142,6 +145,36 @@ async def serving(
     finally:
         stop.set()
         await task
+
+
+async def assert_whole(
+    run: Running, symbol: str, key: str, *, timeframe: str = "15s", qualities: Collection[str] = ()
+) -> None:
+    """The last revision of every closed candle comes to have exactly the trades that were made: of those in one of
+    `qualities`; without these, of all from the second on."""
+    length_us = Timeframe(timeframe).us
+    # What closed in the last half second of the wall may be on its way; a busy machine takes longer.
+    until_us = run.clock.now_us() - int((3.0 + 0.5 * run.clock.speed) * 1_000_000)
+
+    def differing() -> list[tuple[float, str, int, int, int]]:
+        truth = run.exchange.truth(symbol)
+        rows = [row for row in run.seen.rows if row["timeframe"] == timeframe and row["instrument_id"] == key]
+        last = {row["timestamp"]: row for row in rows if row["timestamp"] + length_us <= until_us}
+        chosen = sorted(last)[1:] if not qualities else [at for at in last if last[at]["quality"] in qualities]
+        assert chosen
+        found = []
+        for opened in chosen:
+            row = last[opened]
+            inside = (truth["timestamp"] >= opened) & (truth["timestamp"] < opened + length_us)
+            volume = pytest.approx(float(truth["amount"][inside].sum()))
+            if row["trade_count"] != int(inside.sum()) or row["volume"] != volume:
+                after_s = (opened - START_US) / 1_000_000
+                found.append((after_s, row["quality"], row["revision"], row["trade_count"], int(inside.sum())))
+        return found
+
+    with suppress(TimeoutError):
+        await run.until(lambda: not differing(), within_s=10)
+    assert differing() == []
 
 
 def compared_with_batch(tmp_path: Path, timeframes: Sequence[str]) -> StoreComparison:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from market_data_tick_handler.testing.exchange import (
     Reorder,
     Stall,
 )
-from tests.e2e.live import RATES, START_US, Running, compared_with_batch, running
+from tests.e2e.live import RATES, START_US, Running, assert_whole, compared_with_batch, running
 from tests.e2e.test_live_exchange import VENUES
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
@@ -63,32 +62,6 @@ async def balance(run: Running) -> None:
         await run.clock.sleep(0.5)
 
 
-async def assert_whole(run: Running, symbol: str, key: str = BTC) -> None:
-    """The last revision of every closed candle from the second on comes to have exactly the trades that were made."""
-    # What closed in the last half second of the wall may be on its way; a busy machine takes longer.
-    until_us = run.clock.now_us() - int((3.0 + 0.5 * run.clock.speed) * S)
-
-    def differing() -> list[tuple[float, str, int, int, int]]:
-        truth = run.exchange.truth(symbol)
-        rows = [row for row in run.seen.rows if row["timeframe"] == "15s" and row["instrument_id"] == key]
-        last = {row["timestamp"]: row for row in rows}
-        closed = [opened for opened in sorted(last)[1:] if opened + 15 * S <= until_us]
-        assert closed
-        found = []
-        for opened in closed:
-            row = last[opened]
-            inside = (truth["timestamp"] >= opened) & (truth["timestamp"] < opened + 15 * S)
-            volume = pytest.approx(float(truth["amount"][inside].sum()))
-            if row["trade_count"] != int(inside.sum()) or row["volume"] != volume:
-                told = (opened - START_US) / S, row["quality"], row["revision"], row["trade_count"], int(inside.sum())
-                found.append(told)
-        return found
-
-    with suppress(TimeoutError):
-        await run.until(lambda: not differing(), within_s=10)
-    assert differing() == []
-
-
 async def stopped_and_compared(tmp_path: Path) -> None:
     found = await asyncio.to_thread(compared_with_batch, tmp_path, ["15s", "1m", "5m"])
     assert found.same, (found.kinds, found.first)
@@ -110,7 +83,7 @@ async def test_a_socket_cut_for_six_seconds_is_gapped_at_once_and_repaired(tmp_p
         await settled(run)
         await at(run, 45.0)
         assert {gap.ending for gap in gaps(run)} == {GapEnding.REPAIRED}
-        await assert_whole(run, "BTCUSDT")
+        await assert_whole(run, "BTCUSDT", BTC)
         report = run.service.health_report()
         assert report["recovery"]["repairs"]["repaired"] >= 1
         watch.cancel()
@@ -128,7 +101,7 @@ async def test_a_silent_half_open_socket_is_noticed_and_repaired(tmp_path: Path)
         assert gap.to_us - gap.from_us < 20 * S
         await settled(run)
         await at(run, 80.0)
-        await assert_whole(run, "BTCUSDT")
+        await assert_whole(run, "BTCUSDT", BTC)
     await stopped_and_compared(tmp_path)
 
 
@@ -152,7 +125,7 @@ async def test_a_muted_trade_stream_on_a_living_connection_is_found_out(tmp_path
         await settled(run)
         await at(run, 150.0)
         await settled(run)
-        await assert_whole(run, "BTCUSDT")
+        await assert_whole(run, "BTCUSDT", BTC)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +154,7 @@ async def test_a_fault_loses_no_trade(faults: tuple[Any, ...], tmp_path: Path) -
             within_s=30,
         )
         await at(run, 75.0)
-        await assert_whole(run, "BTCUSDT")
+        await assert_whole(run, "BTCUSDT", BTC)
         await assert_whole(run, "ETHUSDT", "BINANCE:SPOT_PAIR:ETH-USDT")
         if watch.done():
             watch.result()
@@ -198,7 +171,7 @@ async def test_a_hole_of_half_an_hour_is_repaired_over_rest(tmp_path: Path) -> N
         await at(run, 1_990.0)
         await settled(run)
         await at(run, 2_250.0)
-        await assert_whole(run, "BTCUSDT")
+        await assert_whole(run, "BTCUSDT", BTC)
         inside = range(START_US + 180 * S, START_US + 1_800 * S)
         hole = [row for row in run.seen.rows if row["timeframe"] == "1m" and row["timestamp"] in inside]
         for quality, revised in (("GAPPED", False), ("REPAIRED", True)):

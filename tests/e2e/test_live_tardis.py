@@ -13,7 +13,7 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.testing.exchange import SimulatedExchange
 from market_data_tick_handler.testing.tardis import Drop, Step, TardisMachineServer
 from streaming_service.clock import ScaledClock
-from tests.e2e.live import RATES, START_US, Running, compared_with_batch, serving
+from tests.e2e.live import RATES, START_US, Running, assert_whole, compared_with_batch, serving
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 S = 1_000_000
@@ -101,10 +101,6 @@ async def test_the_exchange_stands_in_while_the_machine_is_down_and_the_machine_
                 )
             )
             assert gaps
-            truth = exchange.truth("BTCUSDT")
-            last = {row["timestamp"]: row for row in run.seen.rows if row["timeframe"] == "15s"}
-            for opened, row in sorted(last.items())[1:-1]:
-                inside = (truth["timestamp"] >= opened) & (truth["timestamp"] < opened + 15 * S)
-                assert row["trade_count"] == int(inside.sum()), (row["quality"], (opened - START_US) / S)
+            await assert_whole(run, "BTCUSDT", BTC)
     found = await asyncio.to_thread(compared_with_batch, tmp_path, ["15s", "1m", "5m"])
     assert found.same, (found.kinds, found.first)
