@@ -50,9 +50,17 @@ def unpruned(sql: str, bytes_processed: int, tables: Sequence[TableLayout]) -> l
 
 
 def compares(sql: str, columns: Iterable[str]) -> bool:
-    """Whether the text compares one of the columns, alone or in a function such as DATE(), with anything."""
+    """Whether the text compares one of the columns, alone or in a function such as DATE(), with anything but the same
+    column of another table."""
     code = _NOT_CODE.sub("''", sql)
-    return any(pattern.search(code) for name in columns for pattern in _comparisons(name))
+    return any(
+        pattern.search(_with_itself(name).sub("TRUE", code)) for name in columns for pattern in _comparisons(name)
+    )
+
+
+def _with_itself(name: str) -> re.Pattern[str]:
+    column = rf"`?\w+`?\s*\.\s*`?{re.escape(name)}`?(?!\w)"
+    return re.compile(rf"{column}\s*[<>=!]+\s*{column}", re.IGNORECASE)
 
 
 def _names(table: TableLayout) -> tuple[str, ...]:

@@ -24,18 +24,34 @@ class ViewDefinition:
 
 
 def latest_view(table: TableDefinition) -> ViewDefinition:
-    """The newest revision of each candle.
+    """The newest revision of each candle, so written that a predicate on the column of the partitions reaches them.
 
-    A predicate on `timestamp` reaches the partitions of history tables, which are cut by it. Live tables are cut by
-    `timestamp_out`, which a predicate cannot reach through any view that picks rows: their partitions end after
-    `ttl_days`, and `BigQueryClient.get_candles` asks the table itself.
+    A predicate gets past a window that has its column among the keys. Of history tables that is `timestamp`. Live
+    tables are cut by `timestamp_out`, which cannot be a key of what picks the newest row: there a row counts if the
+    table has no later one. That question reads four columns of the whole table, all others only in the partitions
+    asked for.
     """
+    path = f"`{{dataset}}.{table.name}`"
+    if table.partitioning is not None and table.partitioning.column == "timestamp":
+        sql = (
+            f"SELECT *, timestamp AS timestamp_in FROM {path} WHERE TRUE QUALIFY ROW_NUMBER() OVER "
+            "(PARTITION BY instrument_id, timestamp ORDER BY revision DESC, timestamp_out DESC) = 1"
+        )
+    else:
+        # The window is for what `insert_rows` may have written twice.
+        sql = f"""SELECT candle.*, candle.timestamp AS timestamp_in FROM {path} AS candle
+WHERE NOT EXISTS (
+  SELECT 1 FROM {path} AS later
+  WHERE later.instrument_id = candle.instrument_id AND later.timestamp = candle.timestamp
+    AND (later.revision > candle.revision
+      OR (later.revision = candle.revision AND later.timestamp_out > candle.timestamp_out))
+)
+QUALIFY ROW_NUMBER() OVER
+  (PARTITION BY candle.instrument_id, candle.timestamp, candle.timestamp_out ORDER BY candle.revision) = 1"""
     return ViewDefinition(
         f"{table.name}_latest",
         f"{table.name} with the newest revision of each candle only; timestamp_in is timestamp.",
-        f"SELECT *, timestamp AS timestamp_in FROM `{{dataset}}.{table.name}` WHERE TRUE "
-        "QUALIFY ROW_NUMBER() OVER "
-        "(PARTITION BY instrument_id, timestamp ORDER BY revision DESC, timestamp_out DESC) = 1",
+        sql,
     )
 
 

@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 
 from market_data_tick_handler.client.pruning import ARRIVAL_TIME, WORTH_PRUNING_BYTES, TableLayout, compares, unpruned
+from market_data_tick_handler.core.timeframes import Timeframe
+from streaming_service.sinks.bigquery.views import latest_view
+from streaming_service.sinks.tables.definitions import live_tables
 
 LIVE = TableLayout("p.live.candles_1m", ("timestamp",), "timestamp_out", 1 << 30)
 
@@ -58,6 +61,16 @@ def test_a_comparison_in_a_view_counts() -> None:
     """The query asks a view, and the view names the partitions."""
     view = TableLayout("p.live.recent", view_sql="SELECT * FROM t WHERE timestamp_out > CURRENT_TIMESTAMP() - x")
     assert unpruned("SELECT * FROM live.recent", 0, [view, LIVE]) == []
+
+
+def test_a_comparison_of_the_column_with_itself_counts_for_nothing() -> None:
+    """As in the views of the newest revisions of live tables: rows of a candle are compared with each other."""
+    (table,) = (table for table in live_tables(timeframes=[Timeframe.M1]) if table.kind == "candles")
+    view = TableLayout("p.live.candles_1m_latest", view_sql=latest_view(table).sql)
+    assert unpruned("SELECT * FROM live.candles_1m_latest", 0, [view, LIVE])
+    assert unpruned("SELECT * FROM live.candles_1m_latest WHERE timestamp > @a", 0, [view, LIVE])
+    assert unpruned("SELECT * FROM live.candles_1m_latest WHERE timestamp_out > @a", 0, [view, LIVE]) == []
+    assert compares("SELECT 1 FROM a JOIN b ON a.timestamp_out = b.other", ["timestamp_out"])
 
 
 def test_tables_without_partitions_need_none() -> None:

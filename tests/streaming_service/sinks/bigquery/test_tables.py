@@ -220,6 +220,27 @@ def test_the_views_answer(tables: Tables) -> None:
     assert ask("ticks_binance_btc_usdt") == []
 
 
+@pytest.mark.parametrize("cut_by", ["timestamp_out", "timestamp"])
+def test_the_newest_row_of_a_candle_is_the_last_of_its_highest_revision(tables: Tables, cut_by: str) -> None:
+    """Of live and of history tables, which pick it in different ways; also of rows that were written twice."""
+    live, history = live_tables(timeframes=[Timeframe.M1])[:1], history_tables(timeframes=[Timeframe.M1])
+    definitions = live if cut_by == "timestamp_out" else history
+    assert definitions[0].partitioning is not None and definitions[0].partitioning.column == cut_by
+    tables.ensure(definitions, history_views(definitions))
+    rows = [
+        candle(0), candle(0), candle(1, revision=2), candle(1, revision=1, timestamp_out="2024-01-01T01:00:00Z"),
+        candle(2, revision=1), candle(2, revision=1, timestamp_out="2024-01-01T01:00:00Z", coverage=0.5),
+        candle(3) | {"instrument_id": world.ETH}, candle(3, revision=1),
+    ]  # fmt: skip
+    insert(tables, "candles_1m", rows)
+    view = f"`{tables.path('candles_1m_latest')}`"
+    found = world.query(tables._client, f"SELECT * FROM {view} ORDER BY timestamp, instrument_id")
+    newest = [(row["timestamp_in"].minute, row["instrument_id"], row["revision"], row["coverage"]) for row in found]
+    assert newest == [(0, BTC, 0, 1.0), (1, BTC, 2, 1.0), (2, BTC, 1, 0.5), (3, BTC, 1, 1.0), (3, world.ETH, 0, 1.0)]
+    early = world.query(tables._client, f"SELECT * FROM {view} WHERE timestamp_out < TIMESTAMP '2024-01-01 00:30:00'")
+    assert sorted(row["timestamp_in"].minute for row in early) == [0, 1, 3, 3]
+
+
 def test_rows_are_counted_by_identity(tables: Tables) -> None:
     """What the sink asks when a stream is gone: is this row there?"""
     (definition, _) = live_tables(timeframes=[Timeframe.M1], groups=world.GROUPS)
