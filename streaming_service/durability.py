@@ -191,4 +191,4 @@ class Durability:
         self._ledgers[key] = gaps
         at_us = pipeline.clock_us
         end = [Gap(key, DataType.TRADES, at_us, ceil_us(at_us, DAY_US), "service stopped", GapKind.NOT_RUNNING)]
-        replace_gaps(self._settings.persist.path, key, [*gaps, *(end if stopped and at_us % DAY_US else ())])
+        replace_gaps(self._settings.persist.path, [*gaps, *(end if stopped and at_us % DAY_US else ())])

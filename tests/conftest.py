@@ -12,9 +12,13 @@ import pytest
 from hypothesis import settings
 
 from streaming_service.logging_setup import JsonFormatter, KeyValueFormatter
+from tests.alone import turn
 
 if TYPE_CHECKING:
     from tests.streaming_service.sinks.bigquery.emulators import Emulator
+
+# Helpers with asserts of their own, which are to say what was compared.
+pytest.register_assert_rewrite("tests.e2e.live")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_SAMPLES = "../shared/data"
@@ -30,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: time runs so fast in it that another test beside it would be an outage")
     config.addinivalue_line("markers", "soak: takes minutes; runs with --soak (make soak) only")
     settings.load_profile("soak" if config.getoption("--soak") else "default")
 
@@ -49,6 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("soak"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: make soak"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -27,27 +27,27 @@ def write_gaps(store_root: str | Path, gaps: Iterable[Gap]) -> list[Path]:
 
     A gap with the instrument, data type, start and kind of a stored one replaces it: it has ended or was back-filled.
     """
-    root, added = local_root(store_root), list(gaps)
+    return _write(local_root(store_root), gaps, keep=True)
+
+
+def replace_gaps(store_root: str | Path, gaps: Iterable[Gap]) -> list[Path]:
+    """Write the whole ledger of these gaps' instruments for the days that they touch: what is stored there and not
+    among `gaps` goes. For whoever knows everything that happened on those days."""
+    return _write(local_root(store_root), gaps, keep=False)
+
+
+def _write(root: Path, gaps: Iterable[Gap], *, keep: bool) -> list[Path]:
+    """A file takes the place of the one before at once: somebody may be reading."""
     paths: dict[Path, list[Gap]] = {}
-    for gap in added:
+    for gap in gaps:
         last = day_of(max(gap.from_us, gap.to_us - 1))
         for day in days_between(day_of(gap.from_us), last):
             paths.setdefault(root / gap_ledger_path(day, gap.instrument), []).append(gap)
     for path, own in paths.items():
-        merged = _merge([*_read(path), *own])
+        merged = _merge([*(_read(path) if keep else ()), *own])
         with replacing(path) as temporary:
             pq.write_table(_to_table(merged), temporary, compression="zstd")
     return list(paths)
-
-
-def replace_gaps(store_root: str | Path, instrument_key: str, gaps: Iterable[Gap]) -> list[Path]:
-    """Write the whole ledger of one instrument for the days that its gaps touch: what is stored there of it and not
-    among `gaps` goes. For whoever knows everything that happened on those days."""
-    root, known = local_root(store_root), list(gaps)
-    for gap in known:
-        for day in days_between(day_of(gap.from_us), day_of(max(gap.from_us, gap.to_us - 1))):
-            (root / gap_ledger_path(day, instrument_key)).unlink(missing_ok=True)
-    return write_gaps(root, known)
 
 
 def read_gaps(store_root: str | Path, instrument_key: str, from_date: date, to_date: date) -> list[Gap]:

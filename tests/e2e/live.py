@@ -173,7 +173,7 @@ async def assert_whole(
         return found
 
     with suppress(TimeoutError):
-        await run.until(lambda: not differing(), within_s=10)
+        await run.until(lambda: not differing(), within_s=30)
     assert differing() == []
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from aiohttp import ClientSession
 
 from market_data_tick_handler.testing.exchange import Cut, Rates
 from tests.e2e.live import START_US, Running, running
 from tests.streaming_service.serving.browser import Tab, chromium, tab
+
+pytestmark = pytest.mark.alone
 
 BTC, ETH = "BINANCE:SPOT_PAIR:BTC-USDT", "BINANCE:SPOT_PAIR:ETH-USDT"
 S = 1_000_000
@@ -102,6 +105,12 @@ async def assert_counts_are_those_of_what_was_published(run: Running, opened: Ta
     assert shown["REPAIRED"] >= 2
 
 
+async def repaired_after_a_cut(run: Running) -> None:
+    cut_us = run.clock.now_us()
+    run.exchange.inject(Cut(duration_s=45.0))
+    await run.seen.until(lambda row: row["timestamp"] > cut_us and row["quality"] == "REPAIRED")
+
+
 async def test_the_page_fits_desks_and_phones_light_and_dark(tmp_path: Path) -> None:
     """Kept as images for people; what can be checked is that nothing sticks out and that the chart is not empty."""
     chromium()
@@ -109,10 +118,9 @@ async def test_the_page_fits_desks_and_phones_light_and_dark(tmp_path: Path) -> 
         tmp_path, "binance", ["BTCUSDT", "ETHUSDT"], [BTC, ETH], speed=40.0, rates=CALM, modes=["serve", "persist"]
     ) as run:
         await at(run, 90.0)
-        run.exchange.inject(Cut(duration_s=45.0))
-        await run.seen.until(lambda row: row["timestamp"] > START_US + 90 * S and row["quality"] == "REPAIRED")
         for name, (width, height, scheme) in SHOWN.items():
-            # What is narrow shows fewer candles, and time goes on.
+            # Anew for each: what is narrow shows few candles, and time goes on.
+            await repaired_after_a_cut(run)
             address = f"{run.service.server.url}/#t={'1m' if width < 600 else '15s'}&p=rsi_5"
             async with tab(address, width=width, height=height, scheme=scheme) as opened:
                 await opened.until_quality("REPAIRED", 1)

@@ -24,6 +24,8 @@ from market_data_tick_handler.testing.exchange import Rates, SimulatedExchange
 from streaming_service.clock import SystemClock
 from tests.e2e.live import Running, assert_whole, compared_with_batch, running
 
+pytestmark = pytest.mark.alone
+
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 ETH = "BINANCE:SPOT_PAIR:ETH-USDT"
 TOKEN = "a token"

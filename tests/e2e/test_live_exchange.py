@@ -10,6 +10,8 @@ import pytest
 from market_data_tick_handler.core.ticks import DataType
 from tests.e2e.live import assert_whole, compared_with_batch, running
 
+pytestmark = pytest.mark.alone
+
 VENUES = {
     "binance": ("BTCUSDT", "BINANCE:SPOT_PAIR:BTC-USDT"),
     "binance-futures": ("BTCUSDT", "BINANCE-FUTURES:PERPETUAL:BTC-USDT"),

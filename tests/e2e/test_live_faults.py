@@ -27,6 +27,8 @@ from market_data_tick_handler.testing.exchange import (
 from tests.e2e.live import RATES, START_US, Running, assert_whole, compared_with_batch, running
 from tests.e2e.test_live_exchange import VENUES
 
+pytestmark = pytest.mark.alone
+
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 S = 1_000_000
 

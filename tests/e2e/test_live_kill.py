@@ -24,6 +24,8 @@ from tests.conftest import REPOSITORY
 from tests.e2e.live import RATES, START_US, compared_with_batch, live_settings
 from tests.servers.redis_server import free_port
 
+pytestmark = pytest.mark.alone
+
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 SPEED = 12.0
 # A machine that is busy for a moment is silent for twelve: no reason to doubt the feed here, where processes die.

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,6 +18,8 @@ from streaming_service.clock import ScaledClock
 from streaming_service.monitoring.metrics import METRICS, PREFIX
 from tests.e2e.live import RATES, START_US, Running, running, serving
 from tests.e2e.test_live_tardis import TRADES_ONLY, Machine, feed
+
+pytestmark = pytest.mark.alone
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 FEED = "binance:trades+book_snapshot_5"

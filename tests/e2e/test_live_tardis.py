@@ -8,12 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from market_data_tick_handler.core.events import GapEnding
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.testing.exchange import SimulatedExchange
 from market_data_tick_handler.testing.tardis import Drop, Step, TardisMachineServer
 from streaming_service.clock import ScaledClock
 from tests.e2e.live import RATES, START_US, Running, assert_whole, compared_with_batch, serving
+
+pytestmark = pytest.mark.alone
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 S = 1_000_000

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from threading import Event, Thread
 
 from market_data_tick_handler.core.events import Gap, GapEnding, GapKind
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import DAY_US
 from market_data_tick_handler.storage.checkpoints import checkpoint_days, get_checkpoint, put_checkpoint
-from market_data_tick_handler.storage.gap_ledger import read_gaps, write_gaps
+from market_data_tick_handler.storage.gap_ledger import read_gaps, replace_gaps, write_gaps
 from market_data_tick_handler.storage.paths import gap_ledger_path
 
 KEY = "BINANCE:SPOT_PAIR:BTC-USDT"
@@ -46,6 +47,25 @@ def test_a_gap_that_went_on_or_was_back_filled_replaces_its_older_self(tmp_path:
     filled = replace(GAP, to_us=T0 + DAY_US + 7, ending=GapEnding.REPAIRED)
     write_gaps(tmp_path, [filled])
     assert read_gaps(tmp_path, KEY, DAY, NEXT) == [filled]
+
+
+def test_a_ledger_that_is_replaced_is_whole_for_whoever_reads_it(tmp_path: Path) -> None:
+    """What is not among the new gaps goes; at no moment is there no ledger."""
+    other = replace(GAP, from_us=T0 + 20, to_us=T0 + 30)
+    replace_gaps(tmp_path, [GAP, other])
+    done = Event()
+
+    def rewrite() -> None:
+        for _ in range(200):
+            replace_gaps(tmp_path, [GAP])
+        done.set()
+
+    writer = Thread(target=rewrite)
+    writer.start()
+    while not done.is_set():
+        assert read_gaps(tmp_path, KEY, DAY, DAY) in ([GAP], [GAP, other])
+    writer.join()
+    assert read_gaps(tmp_path, KEY, DAY, DAY) == [GAP]
 
 
 def test_checkpoints_are_found_by_day_and_instrument(tmp_path: Path) -> None:
