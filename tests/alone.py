@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Final
+
+_GATE: Final = "gate"
+_ROOM: Final = "room"
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def turn(*, alone: bool) -> Iterator[None]:
     if not run:
         yield
         return
-    gate, room = _lock(run, "gate"), _lock(run, "room")
+    gate, room = _lock(run, _GATE), _lock(run, _ROOM)
     kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     fcntl.flock(gate, kind)
     try:
@@ -38,6 +42,17 @@ def turn(*, alone: bool) -> Iterator[None]:
         fcntl.flock(room, fcntl.LOCK_UN)
 
 
+def leave() -> None:
+    """Remove the names of the locks; processes that have them open keep them."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
+    for name in (_GATE, _ROOM):
+        _path(run, name).unlink(missing_ok=True)
+
+
 @cache
 def _lock(run: str, name: str) -> int:
-    return os.open(Path(tempfile.gettempdir()) / f"market-data-tests-{run}-{name}", os.O_RDWR | os.O_CREAT)
+    return os.open(_path(run, name), os.O_RDWR | os.O_CREAT)
+
+
+def _path(run: str, name: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"market-data-tests-{run}-{name}"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from streaming_service.logging_setup import JsonFormatter, KeyValueFormatter
-from tests.alone import turn
+from tests.alone import leave, turn
 
 if TYPE_CHECKING:
     from tests.streaming_service.sinks.bigquery.emulators import Emulator
@@ -47,6 +47,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if not warmup.is_warm():
             print("Compiling the kernels before the tests (once, about a minute) ...", flush=True)
             warmup.compile_kernels(lambda group: None)
+
+
+def pytest_sessionfinish() -> None:
+    leave()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""What people type: the demo, pictures, tables, plans, settings."""
+"""What people type: the demo, live tables, pictures, plans, SQL."""
 
 from __future__ import annotations
 

@@ -53,9 +53,11 @@ def compares(sql: str, columns: Iterable[str]) -> bool:
     """Whether the text compares one of the columns, alone or in a function such as DATE(), with anything but the same
     column of another table."""
     code = _NOT_CODE.sub("''", sql)
-    return any(
-        pattern.search(_with_itself(name).sub("TRUE", code)) for name in columns for pattern in _comparisons(name)
-    )
+    return any(_compares(_with_itself(name).sub("TRUE", code), name) for name in columns)
+
+
+def _compares(code: str, name: str) -> bool:
+    return any(pattern.search(code) for pattern in _comparisons(name))
 
 
 def _with_itself(name: str) -> re.Pattern[str]:

@@ -424,7 +424,8 @@ class Pipeline:
         if published_us is not None:
             rows["timestamp_out"] = published_us
         layout = self._builder.plans[timeframe].layout
-        texts = {name: of_code[rows[name]] for name, of_code in self._builder.codes.items() if name in layout.names}
+        fields: Mapping[str, Any] = rows.dtype.fields or {}
+        texts = {name: of_code[rows[name]] for name, of_code in self._builder.codes.items() if name in fields}
         records = CandleRecords(rows, layout.names, {"quality": quality.NAMES[rows["quality"]], **texts})
         identities = digests(as_bytes(rows)[:, layout.content]) if self._identify else None
         return CandleBatch(

@@ -31,9 +31,9 @@ class Layout:
     top: columns of the top level that have an array. pick: the arrays of these and then of the features, out of the
     columns of a batch. unpack: the tuple that a record's bytes are, for each of several end to end. pick_values: the
     same values out of such a tuple, but for `texts`: places and names of those that a record does not have as they are
-    published. whole: places of whole numbers that may be null, which
-    travel as floats inside. document: made of `is_final`, the constants of a batch, the values of `top` and a
-    `features`, which is made of the values behind them; features that are null in every row need none.
+    published. whole: places of whole numbers that may be null, which travel as floats inside. document: made of
+    `is_final`, the constants of a batch, the values of `top` and a `features`, which is made of the values behind them;
+    features that are null in every row need none.
     """
 
     top: tuple[str, ...]
