@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +25,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_SAMPLES = "../shared/data"
 ROOT_LEVEL = logging.getLogger().level
 
-# No deadline: the first example of a test may compile a kernel.
-settings.register_profile("default", deadline=None)
+# No deadline: the first example of a test may compile a kernel. The same examples each time, so that a change is judged
+# by what it changed; new ones are drawn by --soak.
+settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("soak", deadline=None, max_examples=2_000)
 
 
@@ -64,6 +66,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     with turn(alone=item.get_closest_marker("alone") is not None):
         return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _same_jitter(request: pytest.FixtureRequest) -> None:
+    """Pauses before another try are drawn at random: the same ones each time."""
+    random.seed(request.node.nodeid)
 
 
 @pytest.fixture(autouse=True)
