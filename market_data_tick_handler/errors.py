@@ -17,6 +17,7 @@ MarketDataError
         QueryTooLarge        it would read more than it may
         AccessDenied         the credentials do not allow it
     NotFound                 the thing asked for does not exist
+    ServiceEnded             the service stopped before it was done
     NotInstalled             the installed version or the installed extras lack the part a setting asks for
 
 Every message says what was expected, what came, and what to do.
@@ -124,6 +125,10 @@ class AccessDenied(QueryError):
 
 class NotFound(MarketDataError):
     """The thing asked for does not exist."""
+
+
+class ServiceEnded(MarketDataError):
+    """The service stopped before it had done what was asked of it."""
 
 
 class NotInstalled(MarketDataError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -216,6 +217,10 @@ class Service:
     async def between_turns(self, change: Callable[[], None]) -> None:
         """Call `change` when no turn is under way."""
         await self._ingest.between_turns(change)
+
+    def undisturbed(self, keys: Iterable[str]) -> AbstractAsyncContextManager[None]:
+        """No checkpoint, repair or writing of files of these instruments is under way in the block."""
+        return nullcontext() if self.durability is None else self.durability.undisturbed(keys)
 
     def check_instruments(self, instruments: Sequence[InstrumentDefinition]) -> None:
         """Whether the sources can carry exactly these instruments.

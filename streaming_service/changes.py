@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Protocol
@@ -49,6 +50,10 @@ class Adjustable(Protocol):
 
     async def between_turns(self, change: Callable[[], None]) -> None: ...
 
+    def undisturbed(self, keys: Iterable[str]) -> AbstractAsyncContextManager[None]:
+        """Nothing else is being done to these instruments but their turns."""
+        ...
+
     def check_instruments(self, instruments: Sequence[InstrumentDefinition]) -> None:
         """Whether `subscribe` would work.
 
@@ -66,11 +71,11 @@ class Adjustable(Protocol):
         ...
 
     def dismiss_instrument(self, key: str) -> None:
-        """Checkpoint its pipeline and let it go. Between turns."""
+        """Checkpoint its pipeline and let it go. Between turns, undisturbed."""
         ...
 
     def change_timeframes(self, timeframes: tuple[Timeframe, ...]) -> None:
-        """Go on with pipelines of these timeframes. Between turns."""
+        """Go on with pipelines of these timeframes. Between turns, undisturbed."""
         ...
 
 
@@ -89,6 +94,7 @@ class HotChanges:
 
         Raises:
             ConfigError: the instruments cannot be run here; then nothing changed at all.
+            ServiceEnded: the service stopped before the change was in force.
         """
         done = Changed()
         await self._service.started.wait()
@@ -99,7 +105,8 @@ class HotChanges:
                 logging.getLogger().setLevel(change.level.upper())
                 done.level = change.level
             if change.timeframes is not None and change.timeframes != self._service.timeframes:
-                await self._service.between_turns(partial(self._service.change_timeframes, change.timeframes))
+                async with self._service.undisturbed(self._service.pipelines):
+                    await self._service.between_turns(partial(self._service.change_timeframes, change.timeframes))
                 done.timeframes = [str(timeframe) for timeframe in change.timeframes]
             if change.instruments is not None:
                 await self._change_instruments(change.instruments, done)
@@ -121,5 +128,6 @@ class HotChanges:
         if new or gone:
             await self._service.subscribe(wanted)
         for key in gone:
-            await self._service.between_turns(partial(self._service.dismiss_instrument, key))
+            async with self._service.undisturbed([key]):
+                await self._service.between_turns(partial(self._service.dismiss_instrument, key))
         done.added, done.removed = [instrument.key for instrument in new], gone

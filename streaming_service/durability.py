@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -87,12 +88,20 @@ class Durability:
         self._days.setdefault(key, set()).add(day_of(self._clock.now_us()))
 
     def dismiss(self, key: str) -> None:
-        """The instrument is not run any more: a last checkpoint, its day files and ledger."""
+        """The instrument is not run any more: a last checkpoint, its day files and ledger. To be called undisturbed."""
         pipeline = self._pipelines.pop(key)
         self._archive(key, list(self._days.pop(key, ())))
         self._write_ledger(key, pipeline, stopped=True)
         self.ticks.dismiss(key)
         self.recovery.close(key, pipeline)
+
+    @asynccontextmanager
+    async def undisturbed(self, keys: Iterable[str]) -> AsyncIterator[None]:
+        """No checkpoint, repair or writing of files of these instruments is under way in the block."""
+        async with AsyncExitStack() as held:
+            for key in sorted(keys):
+                await held.enter_async_context(self.recovery.alone(key))
+            yield
 
     def begin(self, ingest: Ingest) -> None:
         """Repairs happen between the turns of `ingest`."""
@@ -125,17 +134,21 @@ class Durability:
         """Background job: the gap ledger as it changes, and the files of days that are over."""
         while True:
             await self._clock.sleep(_LOOK_S)
-            now_us = self._clock.now_us()
-            today = day_of(now_us)
-            for key, pipeline in list(self._pipelines.items()):
-                if self._ledgers.get(key) != tuple(pipeline.gaps):
-                    await asyncio.to_thread(self._write_ledger, key, pipeline, stopped=False)
-                days = self._days.setdefault(key, set())
-                over = sorted(day for day in days if day < day_of(now_us - _DAY_ENDED_US))
-                if over:
-                    await asyncio.to_thread(self._archive, key, over)
-                    days.difference_update(over)
-                days.add(today)
+            for key in list(self._pipelines):
+                async with self.recovery.alone(key) as there:
+                    if there:
+                        await self._bring_up_to_date(key)
+
+    async def _bring_up_to_date(self, key: str) -> None:
+        now_us, pipeline = self._clock.now_us(), self._pipelines[key]
+        if self._ledgers.get(key) != tuple(pipeline.gaps):
+            await asyncio.to_thread(self._write_ledger, key, pipeline, stopped=False)
+        days = self._days.setdefault(key, set())
+        over = sorted(day for day in days if day < day_of(now_us - _DAY_ENDED_US))
+        if over:
+            await asyncio.to_thread(self._archive, key, over)
+            days.difference_update(over)
+        days.add(day_of(now_us))
 
     async def aclose(self) -> None:
         """After the last turn: last checkpoints, day files, the ledger with the end of the run."""

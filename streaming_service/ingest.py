@@ -15,7 +15,7 @@ from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Disconnect, Event, Gap, Heartbeat, Rows
 from market_data_tick_handler.core.ticks import DataType, TickBatch
 from market_data_tick_handler.core.timeframes import Timeframe, floor_us
-from market_data_tick_handler.errors import MarketDataError
+from market_data_tick_handler.errors import MarketDataError, ServiceEnded
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.sink import Outlet
 from streaming_service.source import BufferedSource, PacedSource, Source
@@ -28,6 +28,7 @@ T = TypeVar("T")
 MAX_PENDING_ROWS: Final = 65_536
 TIMER_S: Final = 0.05
 _SHORTEST_SLEEP_S: Final = 0.0005
+_NO_TURN: Final = "the service has had its last turn: start it again and repeat what was asked"
 
 
 class CandlePipeline(Protocol):
@@ -187,7 +188,8 @@ class Ingest:
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._closing = False
-        self._between: list[Callable[[], None]] = []
+        self._ended = False
+        self._between: list[tuple[Callable[[], None], asyncio.Future[Any]]] = []
 
     async def pump(self, feed: Feed) -> None:
         """Take lists from one source until it ends. A break says Disconnect for every instrument seen on it."""
@@ -211,14 +213,20 @@ class Ingest:
 
     async def run(self) -> None:
         """Turns until `close`. The last one takes what is still pending."""
-        await self._deliver_again()
-        while not self._closing:
-            await self._wake.wait()
-            self._wake.clear()
+        try:
+            await self._deliver_again()
+            while not self._closing:
+                await self._wake.wait()
+                self._wake.clear()
+                await self.turn()
+                # A source that always has rows must not keep everything else from running.
+                await asyncio.sleep(0)
             await self.turn()
-            # A source that always has rows must not keep everything else from running.
-            await asyncio.sleep(0)
-        await self.turn()
+        finally:
+            self._ended = True
+            for _, asked in self._between:
+                if not asked.done():
+                    asked.set_exception(ServiceEnded(_NO_TURN))
         if self._after_turns is not None:
             await self._after_turns()
 
@@ -248,7 +256,10 @@ class Ingest:
 
         Raises:
             MarketDataError, OSError, ValueError: what `change` raised.
+            ServiceEnded: no turn comes any more.
         """
+        if self._ended:
+            raise ServiceEnded(_NO_TURN)
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def carry_out() -> None:
@@ -262,7 +273,7 @@ class Ingest:
             else:
                 done.set_result(result)
 
-        self._between.append(carry_out)
+        self._between.append((carry_out, done))
         self._wake.set()
         return await done
 
@@ -276,9 +287,10 @@ class Ingest:
             self.in_turn = False
 
     async def _turn(self) -> None:
-        changes, self._between = self._between, []
-        for change in changes:
-            change()
+        while self._between:
+            carry_out, _ = self._between[0]
+            carry_out()
+            del self._between[0]
         events = self._drain()
         # Read after the drain: what arrives from here on is stamped later.
         now_us = self._clock.now_us()

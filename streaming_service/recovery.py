@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -294,10 +295,20 @@ class Recovery:
 
     # Checkpoints
 
-    def alone(self, key: str) -> asyncio.Lock:
-        """Held while a checkpoint of the instrument is taken, and while it is repaired: a state without the repaired
-        rows must not appear behind them."""
-        return self._kept[key].alone
+    @asynccontextmanager
+    async def alone(self, key: str) -> AsyncIterator[bool]:
+        """One at a time per instrument: a checkpoint, a repair, the writing of its files, its dismissal. A state
+        without the repaired rows must not appear behind them, and nobody closes files that another one writes.
+
+        Yields whether the instrument is there. One that was dismissed, and perhaps admitted again, while this waited
+        for its turn is not.
+        """
+        kept = self._kept.get(key)
+        if kept is None:
+            yield False
+            return
+        async with kept.alone:
+            yield self._kept.get(key) is kept
 
     def due(self) -> list[str]:
         """Instruments whose checkpoint is older than the interval and whose journal has grown since."""
@@ -347,9 +358,9 @@ class Recovery:
             await self._off_the_loop("sync", "all instruments", self.sync)
             await between_turns(self.note_deliveries)
             for key in self.due():
-                async with self.alone(key):
-                    captured = await between_turns(partial(self._capture_if_there, key, pipelines))
-                    if captured is not None:
+                async with self.alone(key) as there:
+                    if there:
+                        captured = await between_turns(partial(self._capture_now, key, pipelines))
                         await self._off_the_loop("checkpoint", key, partial(self.save, key, captured))
 
     async def _off_the_loop(self, what: str, key: str, work: Callable[[], None]) -> None:
@@ -358,8 +369,9 @@ class Recovery:
         except OSError as error:
             self._fail(what, key, error)
 
-    def _capture_if_there(self, key: str, pipelines: Mapping[str, Pipeline]) -> Captured | None:
-        return self.capture(key, pipelines[key]) if key in pipelines else None
+    def _capture_now(self, key: str, pipelines: Mapping[str, Pipeline]) -> Captured:
+        """Of the pipeline that has the key's place when no turn is under way: a repair may have exchanged it."""
+        return self.capture(key, pipelines[key])
 
     # Replay
 

@@ -141,11 +141,15 @@ class Repairer:
         """Look for gaps and repair them, one instrument after the other, until cancelled."""
         while True:
             await self._clock.sleep(_LOOK_S)
+            for key in self._work.keys() - self._pipelines.keys():
+                # Dismissed; its gaps are in its journal, for when it comes again.
+                del self._work[key]
             for key in list(self._pipelines):
-                self._look(key)
-                due = self._due(key)
-                if due:
-                    await self._repair(key, due)
+                if key in self._pipelines:
+                    self._look(key)
+                    due = self._due(key)
+                    if due:
+                        await self._repair(key, due)
 
     def _look(self, key: str) -> None:
         known = self._work.setdefault(key, {})
@@ -170,8 +174,9 @@ class Repairer:
             if rows is not None:
                 found.append(rows)
         if found:
-            async with self._recovery.alone(key):
-                await self._put_back(key, found)
+            async with self._recovery.alone(key) as there:
+                if there:
+                    await self._put_back(key, found)
 
     async def _fetch(self, instrument: InstrumentDefinition, work: _Work) -> _Found | None:
         gap = work.gap
@@ -220,9 +225,8 @@ class Repairer:
 
     async def _exchange(self, key: str, rebuilt: Rebuilt, settled: Sequence[Gap]) -> None:
         def take_place() -> None:
-            live = self._pipelines.get(key)
-            if live is not None:
-                self._pipelines[key] = self._recovery.take_place(key, rebuilt, live, settled)
+            # The live one of now: the timeframes may have changed while it was rebuilt.
+            self._pipelines[key] = self._recovery.take_place(key, rebuilt, self._pipelines[key], settled)
 
         await self._between_turns(take_place)
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from market_data_tick_handler.core.instruments import InstrumentDefinition
 from market_data_tick_handler.core.timeframes import Timeframe, parse_timeframe
-from market_data_tick_handler.errors import MarketDataError
+from market_data_tick_handler.errors import MarketDataError, ServiceEnded
 from streaming_service.changes import Change, HotChanges
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ class Admin:
                 return _refused(401, "expected `Authorization: Bearer <monitoring.auth_token>`")
             try:
                 return await handler(request)
+            except ServiceEnded as error:
+                return _refused(503, str(error))
             except (msgspec.ValidationError, msgspec.DecodeError, MarketDataError) as error:
                 return _refused(400, str(error))
 

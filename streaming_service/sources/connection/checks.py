@@ -16,6 +16,7 @@ from streaming_service.sources.connection.books import Rest
 from streaming_service.sources.exchanges.protocol import TradeRange, Venue
 
 _DAY_US: Final = 86_400 * SECOND_US
+_GRACE_PARTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,12 @@ class LastTradeCheck:
             return None
         if not known().is_older_than(newest):
             return False
-        await self._clock.sleep(self._grace_s)
-        return known().is_older_than(newest)
+        # In parts: when the process stood still, its timers end all at once, before the turn that takes what came.
+        for _ in range(_GRACE_PARTS):
+            await self._clock.sleep(self._grace_s / _GRACE_PARTS)
+            if not known().is_older_than(newest):
+                return False
+        return True
 
     async def _newest(self, instrument: InstrumentDefinition) -> Newest | None:
         request, history = self._venue.last_trade(instrument), self._venue.history

@@ -26,7 +26,7 @@ from streaming_service.sources.connection.deadline import any_of
 from streaming_service.sources.connection.dialing import Dialer
 from streaming_service.sources.connection.inbox import Inbox, Load
 from streaming_service.sources.connection.intake import decoder_for
-from streaming_service.sources.connection.link import Link, LinkState
+from streaming_service.sources.connection.link import Link
 from streaming_service.sources.connection.options import ConnectionOptions
 from streaming_service.sources.connection.recorder import FrameRecorder
 from streaming_service.sources.connection.rest import RestClient
@@ -102,7 +102,7 @@ class ExchangeSource:
     @property
     def up(self) -> bool:
         """True while every subscription has a connection."""
-        return bool(self._links) and all(link.state in (LinkState.OPEN, LinkState.RENEWING) for link in self._links)
+        return bool(self._links) and all(link.up for link in self._links)
 
     def drain(self) -> list[Event]:
         """Everything that arrived before this call, decoded, and what follows from the time that passed."""
@@ -249,7 +249,7 @@ class ExchangeSource:
             self._asking.discard(state.stream)
         if missed is False:
             state.liveness.proven_quiet(asked_us)
-        elif missed and not socket.inbox.ended and self._turns.speaker(state.stream) is socket:
+        elif missed and not self._load.held and not socket.inbox.ended and self._turns.speaker(state.stream) is socket:
             log.warning("stream is dead on a living connection", extra={"instrument": instrument.key})
             reason = "the venue has newer trades than its stream brought"
             self._turns.lost([state.stream], last_alive_us=state.alive_us, reason=reason)

@@ -79,6 +79,13 @@ class Link:
         self._due = asyncio.Event()
         self._successor: VenueSocket | None = None
 
+    @property
+    def up(self) -> bool:
+        """True while it has a connection; after a failure only from the first answer on, as a machine that accepts
+        everybody and drops them again is down."""
+        is_open = self.state in (LinkState.OPEN, LinkState.RENEWING)
+        return is_open and (self.failures == 0 or (self.socket is not None and self.socket.good))
+
     def renew(self, reason: str) -> None:
         """Replace the connection while it still works, or seems to; soon, but not again and again."""
         due_s = max(self._clock.monotonic_s(), self._not_before_s)
@@ -147,7 +154,7 @@ class Link:
                 socket.retire("replaced")
                 socket = successor
                 self._begin(socket)
-        self.socket = None
+        self.socket, self.state = None, LinkState.WAITING
         self.reconnects += 1
         lost = SourceUnavailable(socket.inbox.reason)
         if socket.good:
