@@ -12,6 +12,7 @@ from market_data_tick_handler.commands.arguments import normalise
 from market_data_tick_handler.commands.modes import AVAILABLE, LATER, LATER_BATCH
 from market_data_tick_handler.errors import ConfigError, NotInstalled
 from market_data_tick_handler.main import main
+from tests.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize(
@@ -118,12 +119,12 @@ def test_help_needs_no_heavy_import() -> None:
         "heavy = {'numpy', 'numba', 'pyarrow', 'pandas', 'polars', 'asyncio', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_python_m_is_the_same_command() -> None:
     command = [sys.executable, "-m", "market_data_tick_handler", "--mode", "full-pipeline-ticks"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 2
     assert "later version" in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from market_data_tick_handler.testing import ManualClock
 from market_data_tick_handler.testing.exchange import SILENT, SimulatedExchange
+from tests.waiting import PATIENCE_S, patience
 
 # 2024-01-01 00:00 UTC.
 START_US = 1_704_067_200_000_000
-DEADLINE_S = 10.0
-_POLL_S = 0.001
 # Turns of the loop without a new message after which the reader has read everything there is.
 _QUIET_TURNS = 20
 
@@ -45,7 +44,7 @@ class Client:
 
     async def settle(self) -> list[bytes]:
         """Messages since the last call, when everything the exchange has sent so far is here."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with patience("the answer to a ping"):
             await (await self.socket.ping())
         quiet, seen = 0, len(self.inbox)
         while quiet < _QUIET_TURNS:
@@ -67,7 +66,7 @@ class Client:
 
     async def ended(self) -> None:
         """Wait for the end of the connection."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with patience("the end of the connection"):
             await self.closed.wait()
 
 
@@ -91,7 +90,9 @@ def decoded(frame: bytes) -> Any:
 @asynccontextmanager
 async def client_of(url: str) -> AsyncIterator[Client]:
     """A client connected to `url`, without keep-alives of its own."""
-    async with connect(url, ping_interval=None, max_queue=None, max_size=None, close_timeout=0.2) as socket:
+    async with connect(
+        url, open_timeout=PATIENCE_S, ping_interval=None, max_queue=None, max_size=None, close_timeout=0.2
+    ) as socket:
         client = Client(socket)
         reader = asyncio.create_task(client.read(), name="reader")
         try:
@@ -106,15 +107,6 @@ async def get(exchange: SimulatedExchange, path: str, headers: dict[str, str] | 
     async with aiohttp.ClientSession() as session, session.get(exchange.rest + path, headers=headers) as response:
         text = await response.text()
         return Reply(response.status, decoded(text.encode()), dict(response.headers))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the sockets work until it is true; fail after a deadline."""
-    for _ in range(round(DEADLINE_S / _POLL_S)):
-        if condition():
-            return
-        await asyncio.sleep(_POLL_S)
-    raise TimeoutError(f"waited {DEADLINE_S} s in vain")
 
 
 def silent(exchange: str, *symbols: str, **options: Any) -> tuple[SimulatedExchange, ManualClock]:

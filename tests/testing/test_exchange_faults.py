@@ -32,7 +32,8 @@ from market_data_tick_handler.testing.exchange import (
     Slow,
     Stall,
 )
-from tests.testing.exchange_client import DEADLINE_S, START_US, Client, client_of, get, until
+from tests.testing.exchange_client import START_US, Client, client_of, get
+from tests.waiting import PATIENCE_S, patience, until
 
 STREAMS = ["btcusdt@trade", "ethusdt@trade", "btcusdt@depth@100ms"]
 PATH = "/stream?timeUnit=microsecond&streams=" + "/".join(STREAMS)
@@ -101,8 +102,12 @@ async def test_stall_says_nothing_more_not_even_pong_and_keeps_the_connection() 
         assert exchange.counters.withheld["Stall"] == 4
         await client.socket.close()
         await client.ended()
-        await clock.advance(1.0)
-        await until(lambda: exchange.open_connections == 0)
+
+        async def forgotten() -> bool:
+            await clock.advance(1.0)
+            return exchange.open_connections == 0
+
+        await until(forgotten)
 
 
 async def test_a_lasting_stall_catches_connections_that_open_meanwhile() -> None:
@@ -260,11 +265,13 @@ async def test_a_client_that_does_not_answer_a_close_frame_is_cut() -> None:
         await until(lambda: exchange.open_connections == 1)
         exchange.inject(Close(code=1001))
         await clock.advance(7.0)
-        async with asyncio.timeout(DEADLINE_S):
+        async with patience("the end of the connection"):
             with contextlib.suppress(ConnectionResetError):
                 await reader.read()
         await until(lambda: exchange.open_connections == 0)
         writer.close()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
 
 
 async def test_clock_step_moves_the_timestamps_of_the_exchange_for_a_time() -> None:
@@ -344,7 +351,9 @@ async def test_a_client_that_reads_nothing_is_thrown_out() -> None:
     exchange = SimulatedExchange("binance", ["BTCUSDT"], clock=clock, rates=SILENT)
     async with (
         exchange,
-        connect(exchange.sockets + PATH, ping_interval=None, max_queue=1, close_timeout=0.1) as socket,
+        connect(
+            exchange.sockets + PATH, open_timeout=PATIENCE_S, ping_interval=None, max_queue=1, close_timeout=0.1
+        ) as socket,
     ):
         await (await socket.ping())
         big = [(60_000.0 + step / 100, 1.0) for step in range(20_000)]

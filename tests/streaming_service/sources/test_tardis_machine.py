@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -44,6 +43,7 @@ from tests.streaming_service.sources.normalised import (
     rows_of,
     wire,
 )
+from tests.waiting import PATIENCE_S, patience
 
 BTC = instrument_from_venue_symbol("binance-futures", "BTCUSDT")
 ETH = instrument_from_venue_symbol("binance-futures", "ETHUSDT")
@@ -417,7 +417,7 @@ async def test_a_route_that_a_machine_does_not_have_is_closed_with_1008() -> Non
 async def drained(source: ExchangeSource, enough: Callable[[list[Event]], bool]) -> list[Event]:
     """What the source gives until it is enough."""
     got: list[Event] = []
-    async with asyncio.timeout(20.0), aclosing(source.events()) as turns:  # type: ignore[type-var]
+    async with patience(lambda: f"enough in {got}"), aclosing(source.events()) as turns:  # type: ignore[type-var]
         async for _ in turns:
             got += source.drain()
             if enough(got):
@@ -438,7 +438,10 @@ async def test_the_shell_runs_a_machine_and_comes_back_after_it_ended_the_connec
     numbered = [{**TRADE, "id": str(number)} for number in range(1, 5)]
     first = [numbered[0], BOOK, DISCONNECT, numbered[1], ERROR, Close(1011, "Too many subsequent errors")]
     second = [numbered[2], numbered[3], Stall()]
-    options = ConnectionOptions(yield_s=0.01, look_s=0.01, reconnect=RestartPolicy(budget=20, base_s=0.01, cap_s=0.05))
+    options = ConnectionOptions(
+        yield_s=0.01, look_s=0.01, handshake_s=PATIENCE_S, pong_within_s=PATIENCE_S,
+        reconnect=RestartPolicy(budget=20, base_s=0.01, cap_s=0.05),
+    )  # fmt: skip
     async with TardisMachineServer(first, second) as server:
         machine = TardisMachine(server.url)
         source = ExchangeSource(machine, [BTC], (DataType.TRADES, DataType.BOOK), clock=SystemClock(), options=options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -20,12 +19,17 @@ from streaming_service.sources.exchanges.protocol import TradeRange
 from streaming_service.sources.recording import RecordedSource
 from streaming_service.sources.tardis_machine import MachineReplay, MachineTrades, Patience, replay_normalized
 from tests.streaming_service.sources.normalised import TRADE, assert_same_rows, frames_of, rows_of, time_us
+from tests.waiting import PATIENCE_S, patience
 
 BTC = instrument_from_venue_symbol("binance-futures", "BTCUSDT")
 START_US = 1_704_067_200_000_000
 MINUTE_US = 60_000_000
 TRADES = (DataType.TRADES,)
-IMPATIENT = Patience(connect_s=5.0, silence_s=0.05)
+PATIENT = Patience(connect_s=PATIENCE_S, silence_s=PATIENCE_S)
+# Long enough for a message on its way.
+IMPATIENT = Patience(connect_s=PATIENCE_S, silence_s=2.0)
+# No machine, nor anybody else, listens at port 1.
+NOBODY = "ws://127.0.0.1:1"
 
 
 def trade(number: int, at: str, **changes: Any) -> dict[str, Any]:
@@ -42,7 +46,7 @@ async def replayed(
     script: Sequence[Step], from_us: int = START_US, to_us: int = START_US + 5 * MINUTE_US
 ) -> list[Event]:
     async with TardisMachineServer(script) as server:
-        lists = replay_normalized(server.url, [BTC], TRADES, from_us, to_us, patience=IMPATIENT)
+        lists = replay_normalized(server.url, [BTC], TRADES, from_us, to_us, patience=PATIENT)
         return [event async for events in lists for event in events]
 
 
@@ -100,7 +104,7 @@ async def test_broken_messages_are_counted_and_the_others_used() -> None:
 @pytest.mark.parametrize(
     ("ending", "error", "says"),
     [
-        (Stall(), SourceUnavailable, "sent nothing for 0.05 s"),
+        (Stall(), SourceUnavailable, "sent nothing for 2 s"),
         (Close(1011, "HttpError: status code: 401"), SourceUnavailable, "401"),
         (Close(1008, "Too much backpressure"), SourceUnavailable, "backpressure"),
         (Close(1008), SourceError, "no tardis-machine"),
@@ -119,22 +123,20 @@ async def test_a_replay_that_does_not_end_well_gives_what_came_and_then_fails(
 
 
 async def test_a_machine_that_is_not_there_is_unavailable() -> None:
-    async with TardisMachineServer() as server:
-        url = server.url
-    lists = replay_normalized(url, [BTC], TRADES, START_US, START_US + MINUTE_US, patience=IMPATIENT)
+    lists = replay_normalized(NOBODY, [BTC], TRADES, START_US, START_US + MINUTE_US, patience=PATIENT)
     with pytest.raises(SourceUnavailable, match="is it running"):
         await gather(lists, [])
 
 
 async def test_whoever_stops_early_hangs_up() -> None:
-    async with TardisMachineServer([trade(1, "00:01.000"), Stall()]) as server:
-        patience = Patience(connect_s=5.0, silence_s=0.05)
-        replay = MachineReplay(server.url, [BTC], TRADES, START_US, START_US + MINUTE_US, patience=patience)
+    # What came before a disconnect is given at once.
+    async with TardisMachineServer([trade(1, "00:01.000"), lost("00:01.000"), Stall()]) as server:
+        replay = MachineReplay(server.url, [BTC], TRADES, START_US, START_US + MINUTE_US, patience=PATIENT)
         chunks = replay.chunks(step_us=1_000_000)
         assert ids((await anext(chunks)).events) == [1]
         assert server.open == 1
         await chunks.aclose()  # type: ignore[attr-defined]
-        async with asyncio.timeout(10.0):
+        async with patience("the client's leave"):
             await server.idle()
 
 
@@ -154,7 +156,7 @@ async def test_missing_trades_come_by_their_own_time_and_number() -> None:
     ]
     missing = TradeRange(START_US + 60_000_000, START_US + 65_000_000)
     async with TardisMachineServer(script) as server:
-        trades = MachineTrades(server.url, patience=IMPATIENT)
+        trades = MachineTrades(server.url, patience=PATIENT)
         found = await trades.fetch_trades(BTC, missing)
         numbered = await trades.fetch_trades(BTC, TradeRange(missing.from_us, missing.to_us, first=3, last=3))
         nothing = await trades.fetch_trades(BTC, TradeRange(START_US + 120_000_000, START_US + 121_000_000))

@@ -31,6 +31,7 @@ from streaming_service.sources.recording import RecordedSource
 from streaming_service.sources.tardis_replay import TardisAccess, TardisReplay, TardisTrades
 from streaming_service.sources.tardis_replay.channels import CHANNELS, segments
 from tests.streaming_service.sources.normalised import assert_same_rows, frames_of, rows_of, time_us
+from tests.waiting import PATIENCE_S, until
 
 VENUES: Mapping[str, Venue] = {**BINANCE, **BYBIT, **DERIBIT, **OKX}
 BTC = instrument_from_venue_symbol("binance-futures", "BTCUSDT")
@@ -84,7 +85,7 @@ def snapshot(at: str, last: int, bid: str = "41998.0") -> bytes:
 
 
 def access(api: TardisApiServer, cache_dir: Path, **options: Any) -> TardisAccess:
-    return TardisAccess(endpoint=api.endpoint, cache_dir=cache_dir, **{"stall_s": 20.0, **options})
+    return TardisAccess(endpoint=api.endpoint, cache_dir=cache_dir, **{"stall_s": PATIENCE_S, **options})
 
 
 def replay_of(
@@ -201,9 +202,16 @@ async def test_whoever_stops_early_leaves_nothing_behind(tmp_path: Path) -> None
         chunks = replay_of(api, tmp_path).chunks(step_us=5_000_000)
         assert ids((await anext(chunks)).events) == [0]
         await chunks.aclose()  # type: ignore[attr-defined]
+        # What was asked for before is on its way until the client's connections are gone.
+        await until(lambda: not connections(api), "the end of every connection")
         asked = len(api.requests)
         gc.collect()
     assert len(api.requests) == asked
+
+
+def connections(api: TardisApiServer) -> list[object]:
+    assert api._runner is not None and api._runner.server is not None
+    return list(api._runner.server.connections)
 
 
 async def test_several_exchanges_are_merged_window_by_window(tmp_path: Path) -> None:
@@ -315,8 +323,9 @@ async def test_an_api_that_only_fails_for_now_is_not_waited_for_without_end(tmp_
 
 
 async def test_an_api_that_is_not_there_is_not_waited_for_without_end(tmp_path: Path) -> None:
-    async with TardisApiServer({}) as api:
-        pass
+    # Nobody listens at port 1.
+    api = TardisApiServer({})
+    api.port = 1
     with pytest.raises(SourceUnavailable):
         await consume(replay_of(api, tmp_path, stall_s=0.05), [])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -20,36 +20,31 @@ from streaming_service.sources.connection.recorder import FrameRecorder
 from streaming_service.supervisor import RestartPolicy
 from tests.streaming_service.sources.connection.plain_venue import BTC, PlainVenue
 from tests.streaming_service.sources.connection.venue_server import VenueServer
+from tests.waiting import PATIENCE_S, until
 
 CLOCK: Final = SystemClock()
-DEADLINE_S: Final = 10.0
 QUICK: Final = RestartPolicy(budget=20, base_s=0.01, cap_s=0.05)
+# Pauses are short, limits are not: a busy machine is no reason to give up. A test that is about a limit sets it.
 OPTIONS: Final = ConnectionOptions(
     look_s=0.01,
     yield_s=0.02,
-    handshake_s=2.0,
+    handshake_s=PATIENCE_S,
     reconnect=QUICK,
-    pong_within_s=0.2,
-    silence=PaceLimits(floor_us=100_000, ceiling_us=300_000),
-    stream_silence=PaceLimits(floor_us=50_000, ceiling_us=150_000),
+    pong_within_s=PATIENCE_S,
+    silence=PaceLimits(floor_us=60_000_000, ceiling_us=60_000_000),
+    stream_silence=PaceLimits(floor_us=60_000_000, ceiling_us=60_000_000),
     heartbeat_s=0.1,
     patience_us=50_000,
     renew_before_s=0.1,
     overlap_s=0.05,
-    handover_s=1.0,
+    handover_s=PATIENCE_S,
     renew_pause_s=0.05,
-    books=BookOptions(delay_s=0.02, answer_s=0.5, backoff=QUICK),
-    checks=CheckOptions(every_s=0.1, grace_s=0.05),
-    rest=RestOptions(backoff=QUICK, timeout_s=2.0, patience_s=1.0),
+    books=BookOptions(delay_s=0.02, answer_s=PATIENCE_S, backoff=QUICK),
+    checks=CheckOptions(every_s=0.1, grace_s=0.2),
+    rest=RestOptions(backoff=QUICK, timeout_s=PATIENCE_S, patience_s=1.0),
 )
-
-
-async def until(condition: Callable[[], Any], what: str = "") -> None:
-    """Return once `condition` holds; fail with `what` after a deadline."""
-    end_s = CLOCK.monotonic_s() + DEADLINE_S
-    while not condition():
-        assert CLOCK.monotonic_s() < end_s, f"waited {DEADLINE_S} s in vain: {what}"
-        await CLOCK.sleep(0.002)
+# Of a stream, for tests in which one falls silent.
+SOON_SILENT: Final = PaceLimits(floor_us=100_000, ceiling_us=500_000)
 
 
 class Running:

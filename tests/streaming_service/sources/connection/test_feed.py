@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from market_data_tick_handler.core.events import Disconnect, Gap, Rows
+from market_data_tick_handler.core.liveness import PaceLimits
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import SourceUnavailable
 from streaming_service.source import BufferedSource
@@ -18,8 +20,9 @@ from streaming_service.sources.connection.rest import fetch_trades
 from streaming_service.sources.exchanges.protocol import KeepAlive
 from streaming_service.supervisor import RestartPolicy
 from tests.streaming_service.sources.connection.plain_venue import BTC, ETH, PERP, PlainVenue
-from tests.streaming_service.sources.connection.running import CLOCK, OPTIONS, Running, running, until
+from tests.streaming_service.sources.connection.running import CLOCK, OPTIONS, SOON_SILENT, Running, running
 from tests.streaming_service.sources.connection.venue_server import VenueServer, serving
+from tests.waiting import PATIENCE_S, until
 
 BOTH = (DataType.TRADES, DataType.BOOK)
 
@@ -94,7 +97,8 @@ async def test_an_outage_tells_which_numbers_to_fetch_and_history_brings_them() 
 
 async def test_a_half_open_connection_is_found_out_by_its_silence_and_replaced() -> None:
     """The server neither reads nor answers pings any more; TCP alone would never tell."""
-    async with serving() as server, running(server) as run:
+    impatient = PaceLimits(floor_us=100_000, ceiling_us=300_000)
+    async with serving() as server, running(server, silence=impatient, pong_within_s=1.0) as run:
         for _ in range(40):
             await server.trade()
         await until(lambda: len(run.ids()) == 40)
@@ -104,7 +108,7 @@ async def test_a_half_open_connection_is_found_out_by_its_silence_and_replaced()
         await until(run.disconnects)
         lost = run.disconnects()[0]
         assert "no answer to a ping" in lost.reason
-        assert lost.at_us - lost.last_alive_us > 200_000
+        assert lost.at_us - lost.last_alive_us > 1_000_000
         await until(lambda: server.opened == 2 and run.source.status().connections[0].acknowledged)
         await server.trade()
         await until(lambda: 41 in run.ids())
@@ -120,7 +124,8 @@ async def test_pings_keep_a_silent_connection_alive_and_prove_its_life() -> None
         assert (np.diff(beats) >= 100_000).all()
         assert run.disconnects() == []
         assert server.opened == 1
-        assert run.source.status().connections[0].pings > 5
+        # A proof of life may have come with more than one ping, or with one just before.
+        await until(lambda: run.source.status().connections[0].pings > 5)
 
 
 async def test_application_level_pings_and_pongs_serve_as_well() -> None:
@@ -184,6 +189,25 @@ async def test_a_connection_that_says_nothing_before_it_ends_counts_as_a_failure
             assert server.opened == 4
 
 
+async def test_a_venue_that_accepts_and_drops_again_is_not_up() -> None:
+    """Whoever waits for it to be down for long enough to turn to another source would wait for ever."""
+    async with serving() as server, running(server, reconnect=RestartPolicy(base_s=0.01, cap_s=0.02)) as run:
+        await until(lambda: run.source.up, "up")
+        server.acknowledges = False
+        server.live[0].cut()
+        for number in (2, 3, 4):
+            await until(lambda: server.opened == number and is_open(run), "a connection")  # noqa: B023
+            # The first one after good messages may be as good.
+            assert run.source.up == (number == 2)
+            server.peers[-1].cut()
+        server.acknowledges = True
+        await until(lambda: run.source.up, "up again")
+
+
+def is_open(run: Running) -> bool:
+    return run.source.status().connections[0].state is LinkState.OPEN
+
+
 async def test_a_good_message_ends_a_row_of_failures() -> None:
     policy = RestartPolicy(budget=3, base_s=0.01, cap_s=0.02)
     async with serving() as server, running(server, reconnect=policy) as run:
@@ -197,9 +221,14 @@ async def test_a_good_message_ends_a_row_of_failures() -> None:
 
 
 async def test_a_hung_handshake_is_given_up() -> None:
+    hearing: set[asyncio.StreamWriter] = set()
+
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hearing.add(writer)
         await reader.read(-1)
         writer.close()
+        await writer.wait_closed()
+        hearing.discard(writer)
 
     deaf = await asyncio.start_server(never, "127.0.0.1", 0)
     server = VenueServer()
@@ -210,6 +239,7 @@ async def test_a_hung_handshake_is_given_up() -> None:
         assert "no connection" in run.disconnects()[0].reason
     deaf.close()
     await deaf.wait_closed()
+    await until(lambda: not hearing, "the end of every connection")
 
 
 async def test_garbage_is_counted_and_the_frames_around_it_are_kept() -> None:
@@ -241,11 +271,13 @@ async def test_missing_numbers_on_a_living_connection_are_one_gap_between_their_
 async def test_a_planned_replacement_overlaps_and_loses_nothing() -> None:
     venue = PlainVenue(max_age_s=0.5)
     async with serving() as server, running(server, venue, data_types=BOTH) as run:
-        while run.source.status().connections[0].renewals < 3:
+
+        async def busy_until_replaced() -> bool:
             await server.trade()
             await server.change_book()
-            await asyncio.sleep(0)
-            assert server.trades["BTCUSDT"][-1]["t"] < 200_000
+            return run.source.status().connections[0].renewals >= 3
+
+        await until(busy_until_replaced, "three replacements", poll_s=0.001)
         total = len(server.trades["BTCUSDT"])
         await until(lambda: total in run.ids())
         assert sorted(set(run.ids())) == list(range(1, total + 1))
@@ -257,7 +289,7 @@ async def test_a_planned_replacement_overlaps_and_loses_nothing() -> None:
 
 
 async def test_a_connection_that_dies_while_its_replacement_works_already_is_no_outage() -> None:
-    async with serving() as server, running(server, overlap_s=30.0, handover_s=60.0) as run:
+    async with serving() as server, running(server, overlap_s=2 * PATIENCE_S, handover_s=3 * PATIENCE_S) as run:
         await server.trade(count=2)
         await until(lambda: len(run.ids()) == 2)
         await server.say({"leave": "maintenance"})
@@ -330,7 +362,7 @@ async def test_no_heartbeat_before_the_subscription_works() -> None:
 
 async def test_a_dead_stream_on_a_living_connection_is_found_out_and_replaced_without_touching_others() -> None:
     venue = PlainVenue(keep_alive=KeepAlive(0.03), tells_last=True)
-    async with serving() as server, running(server, venue, [BTC, ETH]) as run:
+    async with serving() as server, running(server, venue, [BTC, ETH], stream_silence=SOON_SILENT) as run:
         await server.trade(count=2)
         await server.trade("ETHUSDT", count=2)
         await until(lambda: len(run.ids()) == 2 and len(run.ids(ETH)) == 2)
@@ -341,16 +373,18 @@ async def test_a_dead_stream_on_a_living_connection_is_found_out_and_replaced_wi
         (lost,) = run.disconnects()
         assert lost.last_alive_us == last_us and "newer trades" in lost.reason
         server.mute.clear()
+        # At once: a proof of life before it would end the outage, and the numbers be missing from then on.
+        await server.trade()
         await until(lambda: run.source.status().connections[0].renewals >= 1)
         await server.trade()
         await server.trade("ETHUSDT")
-        await until(lambda: 6 in run.ids() and 3 in run.ids(ETH))
+        await until(lambda: {6, 7} <= set(run.ids()) and 3 in run.ids(ETH))
         assert run.disconnects(ETH) == [] and run.gaps() == []
 
 
 async def test_a_quiet_stream_is_proven_quiet_and_goes_on_proving_its_life() -> None:
     venue = PlainVenue(keep_alive=KeepAlive(0.03), tells_last=True)
-    async with serving() as server, running(server, venue) as run:
+    async with serving() as server, running(server, venue, stream_silence=SOON_SILENT) as run:
         await server.trade(count=2)
         await until(lambda: sum("/last" in path for path in server.requests) >= 3)
         asked_us = CLOCK.now_us()
@@ -366,8 +400,8 @@ async def test_books_come_into_step_after_their_changes_flow() -> None:
             await server.change_book()
         await until(lambda: any("/depth" in path for path in server.requests))
         await until(lambda: run.rows(DataType.BOOK))
-        await server.change_book()
         count = len(run.rows(DataType.BOOK))
+        await server.change_book()
         await until(lambda: len(run.rows(DataType.BOOK)) > count)
         assert server.requests == ["/depth?symbol=BTCUSDT"]
 
@@ -431,8 +465,9 @@ async def test_without_turns_the_buffer_stays_bounded_and_nothing_is_dropped() -
         held = run.source.status()
         # One read of the socket may go beyond the bound.
         assert 500 <= held.buffered < 500 + 65_536 // 60
-        for _ in range(50):
-            await CLOCK.sleep(0.002)
+        # Whoever reads does so in some of these turns of the loop.
+        for _ in range(200):
+            await asyncio.sleep(0)
         assert run.source.status().buffered == held.buffered
         run.reads = True
         await sending
@@ -444,11 +479,11 @@ async def test_without_turns_the_buffer_stays_bounded_and_nothing_is_dropped() -
 
 async def test_a_held_connection_is_not_taken_for_dead() -> None:
     venue = PlainVenue(keep_alive=KeepAlive(0.02))
-    async with serving() as server, running(server, venue, hold_frames=50, pong_within_s=0.1) as run:
+    async with serving() as server, running(server, venue, hold_frames=50, pong_within_s=0.5) as run:
         run.reads = False
         await server.trade(count=200)
         await until(lambda: run.source.status().holds == 1)
-        end_s = CLOCK.monotonic_s() + 0.5
+        end_s = CLOCK.monotonic_s() + 1.5
         await until(lambda: CLOCK.monotonic_s() > end_s)
         run.reads = True
         await until(lambda: len(run.ids()) == 200)
@@ -457,7 +492,7 @@ async def test_a_held_connection_is_not_taken_for_dead() -> None:
 
 
 async def test_a_full_buffer_asks_for_a_turn_at_once() -> None:
-    async with serving() as server, running(server, yield_s=30.0, turn_frames=50, opened=False) as run:
+    async with serving() as server, running(server, yield_s=PATIENCE_S, turn_frames=50, opened=False) as run:
         await until(lambda: server.live)
         await server.trade(count=40)
         await until(lambda: run.source.status().buffered >= 40)
@@ -467,7 +502,7 @@ async def test_a_full_buffer_asks_for_a_turn_at_once() -> None:
 
 
 async def test_large_messages_count_by_their_bytes() -> None:
-    async with serving() as server, running(server, yield_s=30.0, turn_bytes=100_000, opened=False) as run:
+    async with serving() as server, running(server, yield_s=PATIENCE_S, turn_bytes=100_000, opened=False) as run:
         await until(lambda: server.live)
         await server.say({"what": "x" * 200_000})
         await until(lambda: run.source.status().unknown == 1)
@@ -510,15 +545,17 @@ async def test_rows_of_a_dropped_instrument_on_a_shared_connection_are_left_out_
 
 async def test_the_status_tells_what_the_connection_does() -> None:
     async with serving() as server, running(server) as run:
+        traded_us = CLOCK.now_us()
         await server.trade(count=10)
         await until(lambda: len(run.ids()) == 10)
+        most_us = CLOCK.now_us() - traded_us
         status = run.source.status()
         (connection,) = status.connections
         assert (status.exchange, connection.state, connection.frames) == ("plain", LinkState.OPEN, 11)
         assert connection.bytes > 500 and connection.streams == 1
         assert connection.since_us <= connection.last_frame_us <= connection.last_proof_us <= CLOCK.now_us()
         assert connection.silence_us == OPTIONS.silence.ceiling_us
-        assert connection.offset_us is not None and 0 <= connection.offset_us < 1_000_000
+        assert connection.offset_us is not None and 0 <= connection.offset_us <= most_us
 
 
 async def test_closing_the_source_closes_its_connections_and_says_no_outage() -> None:
@@ -554,7 +591,12 @@ def test_it_works_on_uvloop() -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def scenario() -> Running:
-        async with serving() as server, running(server, data_types=BOTH, hold_frames=300, turn_frames=50) as run:
+        # The replacement has no changes of the book to wait for: nothing happens on the market by then.
+        books = replace(OPTIONS.books, answer_s=0.2)
+        async with (
+            serving() as server,
+            running(server, data_types=BOTH, hold_frames=300, turn_frames=50, books=books) as run,
+        ):
             run.reads = False
             sending = asyncio.create_task(server.trade(count=3_000))
             await until(lambda: run.source.status().holds)

@@ -21,7 +21,7 @@ from picows import (
 
 from market_data_tick_handler.testing import ManualClock
 from streaming_service.sources.connection.inbox import Inbox, Load
-from tests.streaming_service.sources.connection.running import until
+from tests.waiting import until
 
 T0 = 1_704_067_200_000_000
 
@@ -78,9 +78,11 @@ async def connected(
     load = Load(turn=turn, hold=hold, on_turn=lambda: turns.append(1), on_hold=holds.append)
     inbox = Inbox(clock, load, max_bytes=max_bytes, on_end=lambda: ends.append("ended"))
     there = Server()
-    listening = await ws_create_server(lambda _: there, "127.0.0.1", 0)
+    listening = await ws_create_server(lambda _: there, "127.0.0.1", 0, websocket_handshake_timeout=None)
     port = listening.sockets[0].getsockname()[1]
-    transport, _ = await ws_connect(lambda: inbox, f"ws://127.0.0.1:{port}/", enable_auto_pong=False)
+    transport, _ = await ws_connect(
+        lambda: inbox, f"ws://127.0.0.1:{port}/", enable_auto_pong=False, websocket_handshake_timeout=None
+    )
     await until(lambda: there.transport)
     try:
         yield Ends(inbox, there, transport, clock, load, turns, holds, ends)
@@ -215,6 +217,7 @@ async def test_the_end_tells_what_the_other_side_said() -> None:
         await until(lambda: ends.inbox.ended)
         assert ends.ends == ["ended"]
         assert "1001" in ends.inbox.reason.replace("GOING_AWAY", "1001") and "maintenance" in ends.inbox.reason
+        await until(lambda: ends.server.heard)
         assert [kind for kind, _ in ends.server.heard] == [WSMsgType.CLOSE]
 
 

@@ -35,8 +35,9 @@ from streaming_service.sources.connection.recording import (
 )
 from streaming_service.sources.exchanges.protocol import KeepAlive
 from tests.streaming_service.sources.connection.plain_venue import BTC, ETH, EXCHANGE, PlainVenue
-from tests.streaming_service.sources.connection.running import CLOCK, running, until
+from tests.streaming_service.sources.connection.running import CLOCK, running
 from tests.streaming_service.sources.connection.venue_server import serving
+from tests.waiting import until
 
 T0 = 1_704_067_200_000_000
 BOTH = (DataType.TRADES, DataType.BOOK)
@@ -315,10 +316,13 @@ async def test_a_replay_gives_the_rows_the_gaps_and_the_candles_of_the_live_run(
         await server.change_book()
         await until(lambda: {gap.data_type for gap in run.gaps()} == set(BOTH))
         await server.say({"leave": 1})
-        while run.source.status().connections[0].renewals < 1:
+
+        async def busy_until_replaced() -> bool:
             await server.trade()
             await server.change_book()
-            await CLOCK.sleep(0)
+            return run.source.status().connections[0].renewals >= 1
+
+        await until(busy_until_replaced, "the replacement", poll_s=0.001)
         beats = len(run.heartbeats())
         await until(lambda: len(run.heartbeats()) > beats)
         run.source.set_instruments([BTC])

@@ -16,10 +16,11 @@ from streaming_service.sources.connection.rest import RestClient, WeightBudget, 
 from streaming_service.sources.exchanges.protocol import Request, TradeRange
 from streaming_service.supervisor import RestartPolicy
 from tests.streaming_service.sources.connection.plain_venue import BTC, PlainVenue
-from tests.streaming_service.sources.connection.running import CLOCK, until
+from tests.streaming_service.sources.connection.running import CLOCK
 from tests.streaming_service.sources.connection.venue_server import VenueServer, serving
+from tests.waiting import PATIENCE_S, until
 
-OPTIONS = RestOptions(backoff=RestartPolicy(base_s=0.01, cap_s=0.02), timeout_s=5.0, patience_s=0.5)
+OPTIONS = RestOptions(backoff=RestartPolicy(base_s=0.01, cap_s=0.02), timeout_s=PATIENCE_S, patience_s=0.5)
 DEPTH = Request("/depth?symbol=BTCUSDT")
 
 
@@ -97,7 +98,7 @@ async def test_a_request_that_is_wrong_is_not_repeated() -> None:
 
 
 async def test_retry_after_is_waited_for() -> None:
-    async with calling(options=replace(OPTIONS, patience_s=3.0)) as (server, rest):
+    async with calling(options=replace(OPTIONS, patience_s=PATIENCE_S)) as (server, rest):
         server.answers = [(429, {"Retry-After": "1"})]
         started_s = CLOCK.monotonic_s()
         await rest.get(DEPTH)
