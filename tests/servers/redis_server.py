@@ -15,11 +15,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,13 +27,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+# Whoever has a server often needs these too.
+from tests.servers.ports import HOST as HOST
+from tests.servers.ports import free_port as free_port
 from tests.servers.tcp_proxy import ProxyThread
 from tests.servers.tls_files import TlsFiles, make_tls_files
+from tests.waiting import PATIENCE_S
+from tests.waiting import wait_until as wait_until
 
-HOST: Final = "127.0.0.1"
 ADMIN: Final = ("test-admin", "of-this-test-only")
-_DEADLINE_S: Final = 20.0
-_POLL_S: Final = 0.005
 
 
 class RedisServer:
@@ -86,7 +85,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A blocking client with every right, for the test's own questions. Close it."""
-        return redis.Redis.from_url(self.url, socket_timeout=_DEADLINE_S, retry=Retry(NoBackoff(), 0))
+        return redis.Redis.from_url(self.url, socket_timeout=PATIENCE_S, retry=Retry(NoBackoff(), 0))
 
     def command(self, *arguments: str | bytes | int | float) -> object:
         """The answer of the server to one command of a user with every right."""
@@ -185,7 +184,7 @@ class RedisServer:
             # A frozen process dies of SIGKILL only.
             self._signal(signal.SIGCONT)
             self._signal(number)
-        self.process.wait(_DEADLINE_S)
+        self.process.wait(PATIENCE_S)
         self.process = None
 
     def _signal(self, number: signal.Signals) -> None:
@@ -211,27 +210,6 @@ def redis_server(
         yield server
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(holds: Callable[[], bool], what: str, deadline_s: float = _DEADLINE_S) -> None:
-    """Return once `holds()`.
-
-    Raises:
-        TimeoutError: it did not in time.
-    """
-    end_s = time.monotonic() + deadline_s
-    pause = threading.Event()
-    while not holds():
-        if time.monotonic() > end_s:
-            raise TimeoutError(f"expected within {deadline_s:g} s: {what}")
-        pause.wait(_POLL_S)
-
-
 def server_program(*, tls: bool = False) -> str:
     """The program to run, one that may speak TLS first if wanted. Skips the test where there is none."""
     on_path = [path for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
@@ -255,5 +233,5 @@ def _speaks_tls(program: str) -> bool:
     """A build without TLS says so when it is asked to listen with it, after it has read everything else."""
     command = [program, "--port", "0", "--tls-port", str(free_port()), "--tls-cert-file", os.devnull]
     with TemporaryDirectory(prefix="redis-test-") as directory:
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     return "Failed finding TLS support" not in done.stdout

@@ -1,4 +1,4 @@
-"""A sentinel that watches over a server of a test, and moves to its replica within a second when it dies."""
+"""A sentinel that watches over a server of a test, and moves to its replica within seconds when it dies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.servers.redis_server import HOST, RedisServer, free_port, server_program, wait_until
+from tests.servers.ports import HOST, free_port
+from tests.servers.redis_server import RedisServer, server_program
+from tests.waiting import wait_until
 
 
 class RedisSentinel:
@@ -52,7 +54,8 @@ def redis_sentinel(master: RedisServer, *, name: str) -> Iterator[RedisSentinel]
         config.write_text(
             f"bind {HOST}\nport {port}\ndir {directory}\n"
             f"sentinel monitor {name} {HOST} {master.port} 1\n"
-            f"sentinel down-after-milliseconds {name} 300\n"
+            # Long enough for a server that lives to answer on a busy machine.
+            f"sentinel down-after-milliseconds {name} 1000\n"
             f"sentinel failover-timeout {name} 2000\n",
             encoding="ascii",
         )

@@ -24,6 +24,8 @@ _CHUNK: Final = 65_536
 # Of a narrow way: so much, and no more, fits into the kernel between two programs.
 _NARROW_BYTES: Final = 4_096
 _NARROW_SEGMENT: Final = 536
+# Of the event loop, between a connection and its task.
+_TURNS: Final = 5
 
 
 class TcpProxy:
@@ -67,11 +69,14 @@ class TcpProxy:
 
     async def stop(self) -> None:
         """Listen no more and cut what is left."""
+        self.refuse = True
         if self._server is not None:
             self._server.close()
-        tasks = list(self._tasks)
-        self.cut()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Who was let in just now begins in a few turns.
+        for _ in range(_TURNS):
+            self.cut()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)
         if self._server is not None:
             await self._server.wait_closed()
 
@@ -92,12 +97,16 @@ class TcpProxy:
         if not self._narrow:
             return await asyncio.open_connection(*self._target)
         made = socket.socket()
-        made.setblocking(False)
-        # Before the handshake, which tells the other side.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW_BYTES)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _NARROW_SEGMENT)
-        await asyncio.get_running_loop().sock_connect(made, self._target)
-        return await asyncio.open_connection(sock=made, limit=_NARROW_BYTES)
+        try:
+            made.setblocking(False)
+            # Before the handshake, which tells the other side.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW_BYTES)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _NARROW_SEGMENT)
+            await asyncio.get_running_loop().sock_connect(made, self._target)
+            return await asyncio.open_connection(sock=made, limit=_NARROW_BYTES)
+        except BaseException:
+            made.close()
+            raise
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from redis.backoff import NoBackoff
 
 from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server
 from tests.servers.tcp_proxy import tcp_proxy
+from tests.waiting import PATIENCE_S, patience, until
 
 
 def entries(server: RedisServer) -> int:
@@ -78,32 +80,36 @@ async def test_the_proxy_loses_as_many_messages_as_it_is_told_and_no_others() ->
         client = await stack.enter_async_context(redis.asyncio.Redis(port=proxy.port))
         subscriber = await stack.enter_async_context(client.pubsub(ignore_subscribe_messages=True))
         await subscriber.subscribe("channel")
-        await subscriber.get_message(timeout=5)
+        await subscriber.get_message(timeout=PATIENCE_S)
         proxy.drop_messages = 2
         with server.client() as publisher:
             for number in range(5):
                 publisher.publish("channel", f"{number}" * 50_000)
         heard: list[bytes] = []
-        while len(heard) < 3:
-            message = await asyncio.wait_for(subscriber.get_message(timeout=5), 10)
-            heard += [message["data"][:1]] if message else []
+        async with patience("three messages"):
+            while len(heard) < 3:
+                message = await subscriber.get_message(timeout=PATIENCE_S)
+                heard += [message["data"][:1]] if message else []
         assert heard == [b"2", b"3", b"4"]
         assert proxy.lost_messages == 2
 
 
-async def test_the_proxy_cuts_delays_and_swallows() -> None:
+async def test_the_proxy_swallows_answers_cuts_and_refuses() -> None:
     with redis_server() as server:
         async with tcp_proxy(HOST, server.port) as proxy:
-            client = redis.asyncio.Redis(port=proxy.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
+            client = redis.asyncio.Redis(port=proxy.port, socket_timeout=PATIENCE_S, retry=Retry(NoBackoff(), 0))
             async with client:
                 assert await client.set("key", "before")
                 proxy.drop_answers = True
-                with pytest.raises(redis.TimeoutError):
-                    await client.set("key", "answer lost")
+                unanswered: asyncio.Future[Any] = asyncio.ensure_future(client.set("key", "answer lost"))
+                await until(lambda: proxy.lost_answer_bytes, "an answer that is swallowed")
                 assert server.command("GET", "key") == b"answer lost"
+                assert not unanswered.done()
                 proxy.drop_answers = False
                 proxy.cut()
                 proxy.refuse = True
+                with pytest.raises(redis.ConnectionError):
+                    await unanswered
                 with pytest.raises(redis.ConnectionError):
                     await client.set("key", "never sent")
                 assert server.command("GET", "key") == b"answer lost"

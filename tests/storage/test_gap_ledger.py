@@ -13,6 +13,7 @@ from market_data_tick_handler.core.timeframes import DAY_US
 from market_data_tick_handler.storage.checkpoints import checkpoint_days, get_checkpoint, put_checkpoint
 from market_data_tick_handler.storage.gap_ledger import read_gaps, replace_gaps, write_gaps
 from market_data_tick_handler.storage.paths import gap_ledger_path
+from tests.waiting import PATIENCE_S
 
 KEY = "BINANCE:SPOT_PAIR:BTC-USDT"
 DAY, NEXT = date(2024, 8, 8), date(2024, 8, 9)
@@ -53,18 +54,22 @@ def test_a_ledger_that_is_replaced_is_whole_for_whoever_reads_it(tmp_path: Path)
     """What is not among the new gaps goes; at no moment is there no ledger."""
     other = replace(GAP, from_us=T0 + 20, to_us=T0 + 30)
     replace_gaps(tmp_path, [GAP, other])
-    done = Event()
+    replaced, enough = Event(), Event()
 
     def rewrite() -> None:
-        for _ in range(200):
+        while not enough.is_set():
             replace_gaps(tmp_path, [GAP])
-        done.set()
+            replaced.set()
 
     writer = Thread(target=rewrite)
     writer.start()
-    while not done.is_set():
-        assert read_gaps(tmp_path, KEY, DAY, DAY) in ([GAP], [GAP, other])
-    writer.join()
+    try:
+        for _ in range(200):
+            assert read_gaps(tmp_path, KEY, DAY, DAY) in ([GAP], [GAP, other])
+        assert replaced.wait(PATIENCE_S)
+    finally:
+        enough.set()
+        writer.join()
     assert read_gaps(tmp_path, KEY, DAY, DAY) == [GAP]
 
 

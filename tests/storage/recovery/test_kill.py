@@ -18,8 +18,7 @@ from market_data_tick_handler.storage.recovery.tick_journal import TickJournal
 from market_data_tick_handler.storage.recovery.tick_records import Remark
 from tests.storage.recovery.appending import SEGMENT_BYTES, SINK, candle_of, rows_of
 from tests.storage.recovery.candle_rows import KEY, START_US, assert_same
-
-DEADLINE_S = 60
+from tests.waiting import PATIENCE_S
 
 
 def run_until_killed(repository: Path, directory: Path, random_: random.Random) -> dict[str, int]:
@@ -39,7 +38,7 @@ def run_until_killed(repository: Path, directory: Path, random_: random.Random) 
         for line in process.stdout.read().splitlines():
             kind, number = line.split()
             said[kind.decode()] = int(number)
-        assert process.wait(DEADLINE_S) == -signal.SIGKILL
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL
     return said
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from market_data_tick_handler.errors import ConfigError, CorruptObject, NotFound
 from market_data_tick_handler.storage.recovery import segment_files
 from market_data_tick_handler.storage.recovery.segment_files import Position
 from market_data_tick_handler.storage.recovery.segments import SegmentLog
+from tests.waiting import PATIENCE_S
 
 
 def opened(directory: Path, **changes: Any) -> SegmentLog:
@@ -275,26 +277,37 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_syncing_in_a_thread_while_files_change_loses_and_leaks_nothing(tmp_path: Path) -> None:
-    open_before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     log = opened(tmp_path, segment_bytes=100)
-    stop = threading.Event()
+    synced, stop = threading.Event(), threading.Event()
     failures: list[OSError] = []
 
     def sync() -> None:
         try:
             while not stop.is_set():
                 log.sync()
+                synced.set()
         except OSError as error:
             failures.append(error)
 
     thread = threading.Thread(target=sync)
     thread.start()
-    for index in range(400):
-        log.append(index, str(index).encode())
-    stop.set()
-    thread.join()
+    try:
+        assert synced.wait(PATIENCE_S), failures
+        for index in range(400):
+            log.append(index, str(index).encode())
+    finally:
+        stop.set()
+        thread.join()
     assert failures == []
     assert payloads(log) == [str(index).encode() for index in range(400)]
     log.close()
-    if open_before:
-        assert len(os.listdir("/proc/self/fd")) == open_before
+    assert still_open(tmp_path) == []
+
+
+def still_open(directory: Path) -> list[str]:
+    """Files of a directory that this process has open; what else it has open changes as garbage is collected."""
+    found = []
+    for link in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):
+            found.append(os.readlink(link))
+    return [path for path in found if path.startswith(str(directory))]

@@ -1,10 +1,8 @@
-"""Candles that tell which row they are, and patience: what the tests of sinks of tables share."""
+"""Candles that tell which row they are, which the tests of sinks of tables share."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -50,11 +48,3 @@ def candles(
     made["timestamp_out"] = START_US + (index + 1) * timeframe.us + 500_000 + revision
     batch = CandleBatch(parse_instrument_key(instrument), timeframe, made, "1.0.0")
     return batch.numbered(index + 1) if numbered else batch
-
-
-async def until(condition: Callable[[], bool], *, within_s: float = 30.0, why: str = "") -> None:
-    """Wait for a condition, and fail if it does not come."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {within_s} s in vain: {why or condition}"
-        await asyncio.sleep(0.02)

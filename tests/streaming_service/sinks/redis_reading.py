@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,21 +18,22 @@ from streaming_service.clock import Clock, SystemClock
 from streaming_service.sinks.marks import MarkSource
 from streaming_service.sinks.redis import RedisOptions, RedisSink
 from tests.servers.redis_server import RedisServer
+from tests.waiting import PATIENCE_S, until
 from tests.wire.candles import BTC
 
-DEADLINE_S = 20.0
-POLL_S = 0.005
+_AGAIN_S = 0.005
 
 
 def options(url: str, **changes: Any) -> RedisOptions:
-    """Options with the patience of a test."""
+    """Options that are quick to try again. No round trip takes too long, and no close, unless a test wants it to: a
+    machine that stands still is no fault of Redis."""
     hasty: dict[str, Any] = {
-        "timeout_s": 10.0,
+        "timeout_s": PATIENCE_S / 2,
         "backoff_base_s": 0.005,
         "backoff_cap_s": 0.05,
         "mark_interval_s": 0.05,
         "open_interval_s": 0.05,
-        "close_timeout_s": 2.0,
+        "close_timeout_s": PATIENCE_S,
     }
     return RedisOptions(address=parse_redis_url(url), **{**hasty, **changes})
 
@@ -49,19 +50,6 @@ async def redis_sink(
     finally:
         with suppress(SinkRejected):
             await sink.aclose()
-
-
-async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str) -> None:
-    """Return once `holds()`, which may be awaitable; fail after a deadline."""
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                found = holds()
-                if await found if isinstance(found, Awaitable) else found:
-                    return
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        raise AssertionError(f"expected within {DEADLINE_S:g} s: {what}") from None
 
 
 def stream(server: RedisServer, key: str = BTC, timeframe: Timeframe = Timeframe.M1) -> list[dict[str, Any]]:
@@ -103,7 +91,7 @@ class Listener:
         while True:
             with suppress(RedisError, OSError):
                 await self._listen()
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(_AGAIN_S)
 
     async def _listen(self) -> None:
         async with redis.asyncio.Redis.from_url(self._url) as client, client.pubsub() as subscriber:
@@ -121,7 +109,7 @@ async def listener(url: str, *patterns: str) -> AsyncIterator[Listener]:
     made = Listener(url, *patterns)
     task = asyncio.create_task(made.run())
     try:
-        await asyncio.wait_for(made.subscribed.wait(), DEADLINE_S)
+        await until(made.subscribed.is_set, "the listener has subscribed")
         yield made
     finally:
         task.cancel()

@@ -12,9 +12,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
+_READY = "ready\n"
+
 
 class Starter:
-    """Producers of the module `producer`, which calls `serve`, one at a time. log: where they write what goes wrong."""
+    """Producers of the module `producer`, which calls `serve`, one at a time. log: where they write what goes wrong.
+
+    It is there once everything is imported, so that nobody's patience is spent on that.
+    """
 
     def __init__(self, producer: str, *, repository: Path, log: Path) -> None:
         self.log = log
@@ -27,6 +32,8 @@ class Starter:
                 stderr=output,
                 text=True,
             )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == _READY, self.told()
 
     def start(self, directory: Path) -> None:
         """A producer that works in a directory."""
@@ -76,6 +83,7 @@ def serve(produce: Callable[[Path], Awaitable[Any]]) -> None:
     """The other end: `start` with a directory, `kill` and `wait` on standard input, exit codes (negative: the signal)
     on standard output."""
     child = 0
+    print(_READY, end="", flush=True)
     for line in sys.stdin:
         word, _, directory = line.strip().partition(" ")
         if word == "start":

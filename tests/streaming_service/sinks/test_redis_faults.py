@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,7 +16,8 @@ from market_data_tick_handler.wire import channels
 from streaming_service.clock import SystemClock
 from streaming_service.sink import FullPolicy, Outlet
 from streaming_service.sinks.redis import RedisSink
-from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server
+from tests.servers.ports import HOST, free_port
+from tests.servers.redis_server import RedisServer, redis_server
 from tests.servers.tcp_proxy import TcpProxy, tcp_proxy
 from tests.streaming_service.sinks.redis_reading import (
     closes,
@@ -24,9 +26,9 @@ from tests.streaming_service.sinks.redis_reading import (
     options,
     redis_sink,
     stream,
-    until,
     without_repetitions,
 )
+from tests.waiting import until
 from tests.wire.candles import BTC, ETH, candles
 
 CHANNEL = channels.candles(BTC, Timeframe.M1)
@@ -35,6 +37,10 @@ CHANNEL = channels.candles(BTC, Timeframe.M1)
 def settled(sink: RedisSink, count: int) -> bool:
     counters = sink.state.counters
     return counters.sent + counters.already_there == count
+
+
+def has_buffered(sink: RedisSink, count: int) -> bool:
+    return bool(sink.report()["buffered_rows"] == count)
 
 
 def assert_exactly(server: RedisServer, count: int, key: str = BTC) -> None:
@@ -77,7 +83,8 @@ async def test_a_server_killed_in_the_middle_and_started_again_has_every_candle_
         assert_exactly(server, 300)
         counters = sink.state.counters
         assert (counters.taken, counters.rejected, counters.renumbered) == (300, 0, 0)
-        assert counters.connects == 3
+        # A server that still reads its data is left again, so there may be more than one per start; none without cause.
+        assert 3 <= counters.connects <= counters.failures + 1
 
 
 async def test_a_server_that_comes_back_empty_gets_what_the_sink_remembers() -> None:
@@ -104,9 +111,10 @@ async def test_what_the_sink_does_not_remember_is_counted_as_lost_by_redis() -> 
             server.command("XTRIM", CHANNEL, "MAXLEN", 0)
             server.command("XSETID", CHANNEL, "4-0")
             await asyncio.to_thread(server.restart)
-            await until(lambda: sink.state.counters.connects == 2, "another connection")
+            await until(lambda: sink.state.counters.connects >= 2, "another connection")
             await sink.write(candles(10))
             await until(lambda: settled(sink, 11), "delivery")
+            assert sink.state.counters.lost_by_redis == 6
         assert numbers(stream(server)) == [11]
 
 
@@ -118,18 +126,20 @@ async def test_a_lost_acknowledgement_leaves_no_second_entry() -> None:
             tcp_proxy(HOST, server.port) as proxy,
             redis_sink(url.format(proxy.port), mark_interval_s=60, timeout_s=0.3) as sink,
         ):
+            # No flush, which would tell of a round trip that took too long because the machine stood still.
             await sink.write(candles(0))
-            await sink.flush()
+            await until(lambda: settled(sink, 1), "delivery")
+            before = replace(sink.state.counters)
             proxy.drop_answers = True
             await sink.write(candles(1, 5))
             await until(lambda: len(stream(server)) == 6, "the candles, of which the sink knows nothing")
-            await until(lambda: sink.state.counters.failures >= 1, "the time-out")
+            await until(lambda: sink.state.counters.failures > before.failures, "the time-out")
             proxy.drop_answers = False
             await until(lambda: settled(sink, 6), "delivery")
-            assert sink.state.counters.already_there == 5
+            assert sink.state.counters.already_there == before.already_there + 5
             assert_exactly(server, 6)
             await sink.write(candles(6))
-            await sink.flush()
+            await until(lambda: settled(sink, 7), "delivery")
         assert_exactly(server, 7)
 
 
@@ -165,12 +175,14 @@ def misbehave(proxy: TcpProxy, chance: random.Random) -> None:
 
 async def test_a_frozen_server_is_left_and_found_again() -> None:
     with redis_server() as server:
-        async with redis_sink(server.url, timeout_s=0.1) as sink:
+        # A machine that stands still makes for time-outs too, so there is no flush, which would tell of them.
+        async with redis_sink(server.url, timeout_s=0.3) as sink:
             await sink.write(candles(0))
-            await sink.flush()
+            await until(lambda: settled(sink, 1), "delivery")
             server.freeze()
+            failures = sink.state.counters.failures
             await sink.write(candles(1, 20))
-            await until(lambda: sink.state.counters.failures >= 2, "time-outs")
+            await until(lambda: sink.state.counters.failures >= failures + 2, "time-outs")
             assert "TimeoutError" in sink.state.last_error
             server.thaw()
             await until(lambda: settled(sink, 21), "delivery")
@@ -240,7 +252,7 @@ async def test_a_server_that_became_a_replica_is_asked_again_until_it_is_master(
             server.command("CONFIG", "SET", "replica-read-only", "yes")
             other.command("XADD", CHANNEL, "1-0", "json", other_message(server))
             server.command("REPLICAOF", HOST, str(other.port))
-            await until(lambda: b"role:slave" in info(server), "the replica")
+            await until(lambda: is_replica(server), "the replica, which has what the other has")
             await sink.write(candles(1, 5))
             await until(lambda: "ReadOnly" in sink.state.last_error or "LOADING" in sink.state.last_error, "refusals")
             server.command("REPLICAOF", "NO", "ONE")
@@ -254,8 +266,10 @@ def other_message(server: RedisServer) -> bytes:
     return bytes(fields[b"json"])
 
 
-def info(server: RedisServer) -> bytes:
-    return b"role:slave" if server.command("ROLE")[0] == b"slave" else b"role:master"  # type: ignore[index]
+def is_replica(server: RedisServer) -> bool:
+    role = server.command("ROLE")
+    assert isinstance(role, list)
+    return bool(role[0] == b"slave" and role[3] == b"connected")
 
 
 async def test_a_full_buffer_refuses_whole_batches_and_keeps_what_it_has() -> None:
@@ -271,6 +285,8 @@ async def test_a_full_buffer_refuses_whole_batches_and_keeps_what_it_has() -> No
         assert "redis: the buffer is full" in sink.not_ready()
         with redis_server(port=port) as server:
             await until(lambda: settled(sink, 10), "delivery")
+            # The marks that follow the candles end the trouble, in which a flush is refused.
+            await until(lambda: sink.state.trouble_since_s is None, "the end of the trouble")
             await sink.write(candles(10))
             await sink.flush()
             assert sink.not_ready() == []
@@ -288,19 +304,20 @@ async def test_the_buffer_is_bounded_in_bytes_too_but_takes_one_batch_of_any_siz
 async def test_an_outlet_counts_what_overflows_and_the_numbers_show_the_hole() -> None:
     port = free_port()
     sink = RedisSink(options(f"redis://{HOST}:{port}/0", buffer_rows=5), clock=SystemClock())
-    outlet = Outlet("redis", sink, clock=SystemClock(), capacity=3, policy=FullPolicy.DROP_OLDEST)
+    # Nothing is given up: how often it asks until the server is there goes by the machine.
+    outlet = Outlet("redis", sink, clock=SystemClock(), capacity=3, policy=FullPolicy.DROP_OLDEST, busy_attempts=1_000)
     running = asyncio.create_task(outlet.run())
     for number in range(20):
         await outlet.put(candles(number))
-        await asyncio.sleep(0)
-    await until(lambda: sink.report()["buffered_rows"] == 5 and outlet.counters.retries > 0, "a full buffer")
+        await until(partial(has_buffered, sink, min(number + 1, 5)), "the first ones in the buffer")
+    await until(lambda: outlet.counters.retries > 0, "a full buffer")
     with redis_server(port=port) as server:
         outlet.close()
         await running
         counters = outlet.counters
         found = numbers(stream(server))
-        assert counters.dropped > 0
-        assert counters.put == 20 == counters.written + counters.dropped + counters.failed
+        assert counters.dropped > 0 and counters.failed == 0
+        assert counters.put == 20 == counters.written + counters.dropped
         assert len(found) == counters.written and found == sorted(found)
         assert found[:5] == [1, 2, 3, 4, 5] and found[-1] == 20
 
@@ -328,16 +345,17 @@ async def test_a_key_of_another_kind_costs_its_series_only() -> None:
 
 
 async def test_readiness_tells_of_an_outage_that_lasts_and_of_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    port = free_port()
+    clock, port = HeldClock(), free_port()
     with caplog.at_level(logging.INFO):
-        async with redis_sink(f"redis://{HOST}:{port}/0") as sink:
+        async with redis_sink(f"redis://{HOST}:{port}/0", clock=clock) as sink:
             await until(lambda: sink.state.trouble_since_s is not None, "a failure")
             assert sink.not_ready() == []
-            began_s = sink.state.trouble_since_s or 0.0
-            assert sink.state.reasons(began_s + 12.0, full=False)[0].startswith("redis: nothing delivered for 12 s")
+            clock.held_s += 12.0
+            (reason,) = sink.not_ready()
+            assert reason.startswith("redis: nothing delivered for 12 s")
             with redis_server(port=port):
                 await until(lambda: sink.state.trouble_since_s is None, "its end")
-                assert sink.state.reasons(began_s + 12.0, full=False) == []
+                assert sink.not_ready() == []
     said = [record.message for record in caplog.records if record.name.startswith("streaming_service.sinks.redis")]
     assert said == ["redis takes no candles", "redis takes candles again"]
 
@@ -349,6 +367,18 @@ async def test_a_defect_in_a_task_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         await sink.write(candles(0))
     await sink.aclose()
+
+
+class HeldClock(SystemClock):
+    """Time passes when the test says so; pauses are real."""
+
+    __slots__ = ("held_s",)
+
+    def __init__(self) -> None:
+        self.held_s = 100.0
+
+    def monotonic_s(self) -> float:
+        return self.held_s
 
 
 class BrokenClock(SystemClock):

@@ -7,7 +7,8 @@ import numpy as np
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.wire import channels, read_head
 from tests.servers.redis_server import RedisServer, redis_server
-from tests.streaming_service.sinks.redis_reading import closes, numbers, redis_sink, stream, until
+from tests.streaming_service.sinks.redis_reading import closes, numbers, redis_sink, stream
+from tests.waiting import until
 from tests.wire.candles import BTC, candles
 
 CHANNEL = channels.candles(BTC, Timeframe.M1)

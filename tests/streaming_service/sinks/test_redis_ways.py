@@ -7,20 +7,23 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.wire import channels
 from market_data_tick_handler.wire.redis_urls import RedisMode, parse_redis_url
-from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server, wait_until
-from tests.servers.sentinel import redis_sentinel
+from tests.servers.ports import HOST, free_port
+from tests.servers.redis_server import RedisServer, redis_server
+from tests.servers.sentinel import RedisSentinel, redis_sentinel
 from tests.streaming_service.sinks.redis_reading import (
     closes,
     listener,
     numbers,
     redis_sink,
     stream,
-    until,
 )
+from tests.waiting import until, wait_until
 from tests.wire.candles import BTC, ETH, candles
 
 CHANNEL = channels.candles(BTC, Timeframe.M1)
@@ -28,6 +31,12 @@ RIGHTS = (
     "on >secret ~candles:* ~candle:last:* ~marks:* &candles:* &marks:* -@all "
     "+xadd +xinfo +xrange +xrevrange +publish +set +multi +exec +ping"
 )
+
+# A server that stood still for less is a whole member of its cluster: without its link, messages would be lost.
+NODE_TIMEOUT_MS = 30_000
+# Longer than any test: a sentinel is to move when the master is gone, not when the machine stands still.
+NEVER_MS = 600_000
+SOON_MS = 300
 
 
 async def test_over_tls_candles_are_delivered_to_a_server_that_the_authority_signed() -> None:
@@ -76,7 +85,7 @@ async def test_over_tls_as_a_user_after_a_restart() -> None:
 def cluster(count: int = 3) -> Iterator[list[RedisServer]]:
     """Masters that share the slots between them."""
     with ExitStack() as stack:
-        settings = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
+        settings = {"cluster-enabled": "yes", "cluster-node-timeout": str(NODE_TIMEOUT_MS)}
         # The default, 10,000 above the other port, is not always there.
         ports = [free_port() for _ in range(count)]
         servers = [
@@ -141,10 +150,17 @@ async def test_a_cluster_server_that_was_away_gets_what_waited() -> None:
             assert cluster_stream(servers[0], key) == [1, 2, 3, 4, 5, 6]
 
 
+def set_down_after(sentinel: RedisSentinel, milliseconds: int) -> None:
+    """How long the master may say nothing."""
+    with redis.Redis(port=sentinel.port, retry=Retry(NoBackoff(), 0)) as client:
+        client.execute_command("SENTINEL", "SET", "candles", "down-after-milliseconds", milliseconds)
+
+
 async def test_after_a_failover_candles_go_to_the_new_master() -> None:
     with redis_server() as old, redis_server() as new:
         new.command("REPLICAOF", HOST, str(old.port))
         with redis_sentinel(old, name="candles") as sentinel:
+            set_down_after(sentinel, NEVER_MS)
             url = f"redis+sentinel://{HOST}:{sentinel.port}/candles/0"
             async with redis_sink(url) as sink:
                 await sink.write(candles(0, 5))
@@ -152,6 +168,7 @@ async def test_after_a_failover_candles_go_to_the_new_master() -> None:
                 wait_until(lambda: len(stream(new)) == 5, "the replica has them")
                 sentinel.wait_for_replica()
                 old.kill()
+                set_down_after(sentinel, SOON_MS)
                 await sink.write(candles(5, 5))
                 await until(lambda: sink.state.counters.sent + sink.state.counters.already_there == 10, "delivery")
             assert numbers(stream(new)) == list(range(1, 11))

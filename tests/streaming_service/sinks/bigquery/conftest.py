@@ -13,6 +13,7 @@ pytest.importorskip("google.cloud.bigquery_storage_v1", reason="needs google-clo
 
 from tests.streaming_service.sinks.bigquery import emulators, world
 from tests.streaming_service.sinks.bigquery.fault_proxy import FaultProxy
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 def emulator(bigquery_emulator: emulators.Emulator) -> emulators.Emulator:
     """The one of the session."""
     return bigquery_emulator
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator on a busy machine takes longer to answer than BigQuery may."""
+    for name in ("_PATIENCE_S", "_ANSWER_S"):
+        monkeypatch.setattr(f"streaming_service.sinks.bigquery.tables.{name}", PATIENCE_S)
 
 
 @dataclass
@@ -48,7 +56,11 @@ class Place:
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Rows of a query in which `{d}` is the dataset."""
-        return world.query(world.client(self.emulator.rest_url), sql.format(d=f"{emulators.PROJECT}.{self.dataset}"))
+        client = world.client(self.emulator.rest_url)
+        try:
+            return world.query(client, sql.format(d=f"{emulators.PROJECT}.{self.dataset}"))
+        finally:
+            client.close()
 
     def numbers(self, table: str = "candles_1m", column: str = "open") -> list[float]:
         """The column that tells the rows apart, in order, repetitions included."""

@@ -17,9 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.servers.ports import free_port
+
 CACHE = Path(os.environ.get("MARKET_DATA_EMULATORS", Path.home() / ".cache" / "market-data-tick-handler"))
 PROJECT = "test"
-_START_S = 90.0
+# It imports a lot, and without it tests are skipped.
+_START_S = 600.0
 
 _LOCAL_BIGQUERY = (
     "local-bigquery==0.3.2",
@@ -91,13 +94,6 @@ def start_bqemulator(directory: Path) -> Emulator:
     rest, grpc = free_port(), free_port()
     command = [home / "bin" / "python", "-c", _BQEMULATOR, str(rest), str(grpc)]
     return _start("bqemulator", command, home, directory, rest, grpc)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _python(version: tuple[int, int]) -> str:

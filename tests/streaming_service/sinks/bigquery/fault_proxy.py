@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ EXHAUSTED = "exhausted"
 HANG_BEFORE = "hang_before"
 HANG_AFTER = "hang_after"
 SLOW = "slow"
+HELD = "held"
 FINALIZE_BEFORE = "finalize_before"
 FINALIZE_AFTER = "finalize_after"
 REFUSE_EVEN = "refuse_even"
@@ -40,7 +41,12 @@ _SLOW_S = 0.3
 
 
 class FaultProxy:
-    """Forwards to `target`. `faults`: one for each append to come; an empty queue forwards. `down`: nothing answers."""
+    """Forwards to `target`. `faults`: one for each append to come; an empty queue forwards. `down`: nothing answers.
+    `let_go`: when set, what is `HELD` goes on.
+
+    One request at a time is forwarded, and to its end, also if nobody waits for the answer any more: BigQuery does not
+    mix up two that come together, as one that was repeated too soon and the one before it; an emulator may.
+    """
 
     def __init__(self, target: str) -> None:
         self.faults: deque[str] = deque()
@@ -52,7 +58,10 @@ class FaultProxy:
         self.methods: Counter[str] = Counter()
         self.address = ""
         self._target = target
+        self.let_go = asyncio.Event()
         self._one_at_a_time: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._forwarding = asyncio.Lock()
+        self._forwarded: set[asyncio.Task[bytes]] = set()
 
     async def __aenter__(self) -> FaultProxy:
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -65,6 +74,7 @@ class FaultProxy:
 
     async def __aexit__(self, *_: object) -> None:
         await self._server.stop(None)
+        await asyncio.gather(*self._forwarded, return_exceptions=True)
         await self._channel.close()
 
     async def unary(self, method: str, request: bytes, context: Any) -> bytes:
@@ -77,11 +87,21 @@ class FaultProxy:
 
     async def _forward(self, method: str, request: bytes, context: Any) -> bytes:
         try:
-            answer: bytes = await self._channel.unary_unary(method)(request)
+            return await self._to_the_end(self._call(method, request))
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details())
             raise
-        return answer
+
+    async def _call(self, method: str, request: bytes) -> bytes:
+        async with self._forwarding:
+            answer: bytes = await self._channel.unary_unary(method)(request)
+            return answer
+
+    async def _to_the_end(self, forwarding: Coroutine[None, None, bytes]) -> bytes:
+        task = asyncio.create_task(forwarding)
+        self._forwarded.add(task)
+        task.add_done_callback(self._forwarded.discard)
+        return await asyncio.shield(task)
 
     async def append(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         async for request in requests:
@@ -103,6 +123,8 @@ class FaultProxy:
             await self._exhaust(context)
         if fault == HANG_BEFORE:
             await asyncio.Event().wait()
+        if fault == HELD:
+            await self.let_go.wait()
         if fault == SLOW:
             await asyncio.sleep(_SLOW_S)
         if fault == FINALIZE_BEFORE:
@@ -141,17 +163,24 @@ class FaultProxy:
         return answer
 
     async def _written(self, request: bytes, context: Any) -> bytes:
-        call = self._channel.stream_stream(APPEND)()
         try:
-            await call.write(request)
-            await call.done_writing()
-            answer = await call.read()
+            return await self._to_the_end(self._append(request))
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details())
             raise
-        if answer is grpc.aio.EOF:
-            await context.abort(await call.code(), await call.details())
-        return bytes(answer)
+        except _Ended as ended:
+            await context.abort(ended.code, ended.details)
+            raise
+
+    async def _append(self, request: bytes) -> bytes:
+        async with self._forwarding:
+            call = self._channel.stream_stream(APPEND)()
+            await call.write(request)
+            await call.done_writing()
+            answer = await call.read()
+            if answer is grpc.aio.EOF:
+                raise _Ended(await call.code(), await call.details())
+            return bytes(answer)
 
     async def _exhaust(self, context: Any) -> None:
         delay = duration_pb2.Duration()
@@ -164,7 +193,16 @@ class FaultProxy:
 
     async def _finalize(self, stream: str) -> None:
         request = types.FinalizeWriteStreamRequest.serialize(types.FinalizeWriteStreamRequest(name=stream))
-        await self._channel.unary_unary(FINALIZE)(request)
+        await self._to_the_end(self._call(FINALIZE, request))
+
+
+class _Ended(Exception):
+    """A call that ended without an answer."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -10,10 +10,12 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
 from streaming_service.clock import ScaledClock, SystemClock
 from streaming_service.sinks.bigquery import sink as sinks
+from streaming_service.sinks.bigquery import tables
 from streaming_service.sinks.tables.sender import RetryPolicy
 from tests.streaming_service.sinks.numbered_rows import GROUPS
 from tests.streaming_service.sinks.producing import Producer
 from tests.streaming_service.sinks.starting import serve
+from tests.waiting import PATIENCE_S
 
 _TURN_S = 0.01
 # Seconds of the sink per second: batches, retries and flushes come closer together, and so do the moments in between.
@@ -24,6 +26,8 @@ async def produce(directory: Path) -> None:
     settings = BigQuerySettings.model_validate(json.loads((directory / "settings.json").read_text()))
     # Views have tests of their own, and an emulator is slow with them.
     sinks.live_views = lambda definitions, timeframes: []
+    # An emulator on a busy machine takes longer to answer than BigQuery may.
+    tables._PATIENCE_S = tables._ANSWER_S = PATIENCE_S  # type: ignore[misc]
     sink = sinks.BigQuerySink(
         settings,
         timeframes=[Timeframe.M1],

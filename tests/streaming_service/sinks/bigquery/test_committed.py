@@ -16,7 +16,8 @@ from tests.streaming_service.sinks.bigquery import fault_proxy as faults
 from tests.streaming_service.sinks.bigquery import rest_faults
 from tests.streaming_service.sinks.bigquery.conftest import Place
 from tests.streaming_service.sinks.bigquery.rest_faults import RestFaults
-from tests.streaming_service.sinks.bigquery.world import ETH, GROUPS, candles, until
+from tests.streaming_service.sinks.bigquery.world import ETH, GROUPS, candles
+from tests.waiting import until
 
 METHODS = ("committed", "pending", "insert_rows")
 
@@ -74,7 +75,7 @@ async def write_three(sink: BigQuerySink) -> None:
     for start in (0, 10, 20):
         await sink.write(candles(10, first=start))
         await sink.flush()
-        await until(lambda: sink.report()[0].waiting_rows == 0, why=str(sink.report()))
+        await until(lambda: sink.report()[0].waiting_rows == 0, sink.report)
     await sink.aclose()
 
 
@@ -123,20 +124,23 @@ async def test_rows_inserted_one_by_one_survive_faults_too(place: Place, fault: 
 async def test_an_append_that_is_never_answered_is_sent_again(place: Place, fault: str) -> None:
     """No answer within request_timeout counts as no answer at all; the same rows go to the same place."""
     place.proxy.faults.append(fault)
-    await write_three(make_sink(place, request_timeout="1s"))
+    await write_three(make_sink(place, request_timeout="5s"))
     assert place.numbers() == expected(30)
 
 
 async def test_rows_come_in_while_a_slow_append_is_out(place: Place) -> None:
     """One batch at a time is on its way; what comes meanwhile is in the next one."""
-    place.proxy.faults.extend([faults.SLOW] * 3)
+    place.proxy.faults.append(faults.HELD)
     sink = make_sink(place)
     await sink.open()
     for start in range(0, 100, 5):
         await sink.write(candles(5, first=start))
         await sink.flush()
-    await until(lambda: sink.report()[0].waiting_rows == 0)
-    assert sink.report()[0].calls == place.proxy.appends["candles_1m"] < 10
+        await until(lambda: place.proxy.appends["candles_1m"] == 1, "an append, and no other while it is out")
+    assert sink.report()[0].waiting_rows == 100
+    place.proxy.let_go.set()
+    await until(lambda: sink.report()[0].waiting_rows == 0, sink.report)
+    assert sink.report()[0].calls == place.proxy.appends["candles_1m"] == 2
     await sink.aclose()
     assert place.numbers() == expected(100)
 
@@ -265,7 +269,7 @@ async def test_five_minutes_without_an_answer_cost_no_row(place: Place, monkeypa
     await sink.open()
     place.proxy.down = True
     begin_s, count = clock.monotonic_s(), 0
-    while clock.monotonic_s() < begin_s + 300.0:
+    while clock.monotonic_s() < begin_s + 300.0 or not sink.report()[0].retries:
         await sink.write(candles(5, first=count))
         count += 5
         await sink.flush()

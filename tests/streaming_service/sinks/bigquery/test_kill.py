@@ -12,8 +12,8 @@ import pytest
 
 from tests.streaming_service.sinks.bigquery import fault_proxy as faults
 from tests.streaming_service.sinks.bigquery.conftest import Place
-from tests.streaming_service.sinks.bigquery.world import until
 from tests.streaming_service.sinks.starting import Starter, count
+from tests.waiting import until
 
 _FAULTS = (
     faults.DROP_BEFORE,
@@ -38,20 +38,18 @@ async def kill_and_check(place: Place, starter: Starter, directory: Path, seed: 
     """Kills at any moment: while it opens, in any step of any batch."""
     chance = random.Random(seed)
     method = ("committed", "pending")[seed % 2]
-    (directory / "settings.json").write_text(
-        place.settings(write_method=method, request_timeout="3s").model_dump_json()
-    )
+    (directory / "settings.json").write_text(place.settings(write_method=method).model_dump_json())
     for _ in range(_KILLS):
         place.proxy.faults.extend(chance.choice(_FAULTS) if chance.random() < 0.4 else "" for _ in range(8))
         wanted = count(directory) + chance.randint(0, 80)
         starter.start(directory)
-        await until(lambda wanted=wanted: count(directory) >= wanted, within_s=60)  # type: ignore[misc]
+        await until(lambda wanted=wanted: count(directory) >= wanted, starter.told)  # type: ignore[misc]
         await asyncio.sleep(chance.uniform(0.0, 0.3))
         assert starter.kill() == -signal.SIGKILL, starter.told()
     place.proxy.faults.clear()
     published, appended = count(directory), place.proxy.appends.total()
     starter.start(directory)
-    await until(lambda: count(directory) > published and place.proxy.appends.total() > appended + 1, within_s=60)
+    await until(lambda: count(directory) > published and place.proxy.appends.total() > appended + 1, starter.told)
     (directory / "stop").touch()
     assert await asyncio.to_thread(starter.wait) == 0, starter.told()
     produced, ticks = count(directory), count(directory, "ticks")

@@ -26,9 +26,9 @@ from streaming_service.sinks.tables.definitions import (
     history_tables,
     live_tables,
 )
+from tests.servers.ports import free_port
 from tests.streaming_service.sinks.bigquery import emulators, world
 from tests.streaming_service.sinks.bigquery.conftest import Place
-from tests.streaming_service.sinks.bigquery.emulators import free_port
 
 
 @pytest.fixture

@@ -11,19 +11,20 @@ from google.cloud import bigquery
 
 from market_data_tick_handler.config.outputs import BigQuerySettings
 from tests.streaming_service.sinks.bigquery.emulators import PROJECT
-from tests.streaming_service.sinks.numbered_rows import ETH, GROUPS, candles, until
+from tests.streaming_service.sinks.numbered_rows import ETH, GROUPS, candles
+from tests.waiting import PATIENCE_S
 
-__all__ = ["ETH", "GROUPS", "candles", "client", "new_dataset", "query", "settings", "until"]
+__all__ = ["ETH", "GROUPS", "candles", "client", "new_dataset", "query", "settings"]
 
 
 def settings(spool: Path, *, rest: str, grpc: str, dataset: str, **options: Any) -> BigQuerySettings:
-    """Settings for an emulator, with the batch timeouts of a test."""
+    """Settings for an emulator, with the batch timeouts of a test. It has all the time it needs to answer."""
     tree: dict[str, Any] = {
         "project": PROJECT,
         "dataset_live": dataset,
         "api_endpoint": rest,
         "grpc_endpoint": grpc,
-        "request_timeout": "20s",
+        "request_timeout": f"{PATIENCE_S:g}s",
         "spool": {"path": str(spool)},
         "batch_timeouts": dict.fromkeys(
             ("candles", "trades", "book_snapshot_5", "derivative_ticker", "liquidations", "options_chain"), "300ms"
@@ -44,4 +45,4 @@ def client(rest: str) -> bigquery.Client:
 
 def query(asked: bigquery.Client, sql: str) -> list[dict[str, Any]]:
     """Rows of a query."""
-    return [dict(row) for row in asked.query_and_wait(sql, wait_timeout=60)]
+    return [dict(row) for row in asked.query_and_wait(sql, wait_timeout=PATIENCE_S)]

@@ -14,9 +14,9 @@ from market_data_tick_handler.errors import NotFound
 from market_data_tick_handler.storage.local_tables import table_files
 from tests.streaming_service.sinks.starting import Starter, count
 from tests.streaming_service.sinks.tables.world import numbers, table
+from tests.waiting import PATIENCE_S
 
 _KILLS = 2
-_PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def starter(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def watch(directory: Path, done: Callable[[], bool]) -> None:
     """Read as fast as one can: at no moment is a row there twice, or one missing before another of its series."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not done():
         assert time.monotonic() < deadline, "the producer does not get on"
         try:

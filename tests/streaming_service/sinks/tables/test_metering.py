@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +29,7 @@ from streaming_service.sinks.tables.rows import tick_rows
 from streaming_service.sinks.tables.samples import cost_report, table_samples
 from streaming_service.sinks.tables.sink import SinkOptions, TableSink
 from tests.streaming_service.sinks.bigquery.world import candles
+from tests.waiting import until
 
 GROUPS = tuple(name for name in group_names() if name != "options")
 APPEND_BYTES = 18 << 20
@@ -139,11 +138,14 @@ async def live(sink: TableSink, clock: ManualClock, table: str, minutes: Sequenc
 async def sent(sink: TableSink, clock: ManualClock, why: str) -> None:
     """Return once nothing waits. Batches are made in threads, which need real time, and looked for four times a second
     of the sink's clock."""
-    deadline = time.monotonic() + 30.0
-    while any(each.waiting_rows for each in sink.report()):
-        assert time.monotonic() < deadline, why
+
+    async def nothing_waits() -> bool:
+        if not any(each.waiting_rows for each in sink.report()):
+            return True
         await clock.advance(0.25)
-        await asyncio.sleep(0.01)
+        return False
+
+    await until(nothing_waits, why, poll_s=0.01)
 
 
 @pytest.mark.parametrize("rows", [1, 10, 100, 1_000, 10_000])

@@ -21,8 +21,9 @@ from streaming_service.clock import SystemClock
 from streaming_service.sinks.tables.definitions import live_tables, ticks_schema, wire_schema
 from streaming_service.sinks.tables.local import LocalTableSink
 from streaming_service.sinks.tables.table_files import TableFiles
-from tests.streaming_service.sinks.numbered_rows import ETH, GROUPS, candles, until
+from tests.streaming_service.sinks.numbered_rows import ETH, GROUPS, candles
 from tests.streaming_service.sinks.tables.world import make_sink, numbers, settings, table
+from tests.waiting import until
 
 
 def expected(count: int) -> list[float]:

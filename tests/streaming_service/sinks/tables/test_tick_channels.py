@@ -22,6 +22,7 @@ from streaming_service.sinks.tables.definitions import live_tables
 from streaming_service.sinks.tables.gathering import Gathered, channel_of, tick_channel
 from streaming_service.sinks.tables.local import LocalTableSink
 from tests.streaming_service.sinks.tables.world import make_sink, numbers
+from tests.waiting import patience
 
 FED = TickChannel(BTC, DataType.TRADES, "b1")
 
@@ -123,7 +124,8 @@ async def test_it_says_nothing_before_the_spool_is_open(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     assert not asked.done()
     await sink.open()
-    assert await asyncio.wait_for(asked, 5) == {FED: 2}
+    async with patience("the answer"):
+        assert await asked == {FED: 2}
     await sink.aclose()
 
 
