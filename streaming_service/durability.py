@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from streaming_service.ingest import Ingest
 from streaming_service.recovery import Recovery, RecoveryOptions
 from streaming_service.repair import Repairer, RepairOptions, TradeFetcher
 from streaming_service.sink import Outlet
+from streaming_service.threads import to_its_end
 from streaming_service.tick_delivery import TickDelivery
 from streaming_service.warm_start import stored_candles
 
@@ -142,11 +144,11 @@ class Durability:
     async def _bring_up_to_date(self, key: str) -> None:
         now_us, pipeline = self._clock.now_us(), self._pipelines[key]
         if self._ledgers.get(key) != tuple(pipeline.gaps):
-            await asyncio.to_thread(self._write_ledger, key, pipeline, stopped=False)
+            await to_its_end(partial(self._write_ledger, key, pipeline, stopped=False))
         days = self._days.setdefault(key, set())
         over = sorted(day for day in days if day < day_of(now_us - _DAY_ENDED_US))
         if over:
-            await asyncio.to_thread(self._archive, key, over)
+            await to_its_end(partial(self._archive, key, over))
             days.difference_update(over)
         days.add(day_of(now_us))
 

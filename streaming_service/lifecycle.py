@@ -68,8 +68,7 @@ class Lifecycle:
             background = [start(name, partial(self._guard, name, job, NO_RESTART)) for name, job in self._jobs()]
             await self._until_stop(stop, duration_s, pumps)
             self.draining = True
-            _cancel(background)
-            await self._drain(pumps, turns, sinks)
+            await self._drain(pumps, background, turns, sinks)
         if self._failure is not None:
             raise self._failure
 
@@ -103,12 +102,17 @@ class Lifecycle:
             _cancel(reasons)
 
     async def _drain(
-        self, pumps: Sequence[asyncio.Task[None]], turns: asyncio.Task[None], sinks: Sequence[asyncio.Task[None]]
+        self,
+        pumps: Sequence[asyncio.Task[None]],
+        background: Sequence[asyncio.Task[None]],
+        turns: asyncio.Task[None],
+        sinks: Sequence[asyncio.Task[None]],
     ) -> None:
         try:
             async with asyncio.timeout(self._deadline_s):
-                _cancel(pumps)
-                await _all_done(pumps)
+                # A job may be writing in a thread; the last turn and the last checkpoint come after it.
+                _cancel([*pumps, *background])
+                await _all_done([*pumps, *background])
                 self._ingest.close()
                 await _all_done([turns])
                 await self._guard("finish", self._finish, NO_RESTART)
@@ -117,7 +121,7 @@ class Lifecycle:
                 await _all_done(sinks)
         except TimeoutError:
             lost = {outlet.name: outlet.unwritten_rows for outlet in self._outlets if outlet.unwritten_rows}
-            _cancel([*pumps, turns, *sinks])
+            _cancel([*pumps, *background, turns, *sinks])
             self._fail(
                 DrainTimeout(
                     f"expected to drain within {self._deadline_s:g} s; rows left behind per sink: "

@@ -36,6 +36,7 @@ from market_data_tick_handler.storage.recovery.tick_records import Note, OutageO
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.missing_rows import missing_rows
 from streaming_service.sink import Outlet
+from streaming_service.threads import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -365,7 +366,7 @@ class Recovery:
 
     async def _off_the_loop(self, what: str, key: str, work: Callable[[], None]) -> None:
         try:
-            await asyncio.to_thread(work)
+            await to_its_end(work)
         except OSError as error:
             self._fail(what, key, error)
 

@@ -15,6 +15,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 
 from market_data_tick_handler.core.events import Gap, GapEnding, GapKind
@@ -24,6 +25,7 @@ from market_data_tick_handler.core.ticks import DataType, TickBatch
 from market_data_tick_handler.errors import DataError, SourceError
 from streaming_service.clock import SECOND_US, Clock
 from streaming_service.recovery import Rebuilt, Recovery
+from streaming_service.threads import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +204,7 @@ class Repairer:
 
     async def _put_back(self, key: str, found: Sequence[_Found]) -> None:
         added = [
-            await asyncio.to_thread(self._recovery.add_missing, key, one.gap, one.rows, self._options.margin_us)
+            await to_its_end(partial(self._recovery.add_missing, key, one.gap, one.rows, self._options.margin_us))
             for one in found
         ]
         endings = [GapEnding.REPAIRED if rows else GapEnding.EXPLAINED for rows in added]

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+_RUN: Final = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
 _GATE: Final = "gate"
 _ROOM: Final = "room"
 
@@ -25,11 +26,10 @@ def turn(*, alone: bool) -> Iterator[None]:
     Two locks: whoever wants to be alone keeps the gate shut until the room is empty, so that others cannot keep the
     room from ever being so.
     """
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
-    if not run:
+    if not _RUN:
         yield
         return
-    gate, room = _lock(run, _GATE), _lock(run, _ROOM)
+    gate, room = _lock(_GATE), _lock(_ROOM)
     kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     fcntl.flock(gate, kind)
     try:
@@ -44,15 +44,20 @@ def turn(*, alone: bool) -> Iterator[None]:
 
 def leave() -> None:
     """Remove the names of the locks; processes that have them open keep them."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
     for name in (_GATE, _ROOM):
-        _path(run, name).unlink(missing_ok=True)
+        _path(name).unlink(missing_ok=True)
 
 
 @cache
-def _lock(run: str, name: str) -> int:
-    return os.open(_path(run, name), os.O_RDWR | os.O_CREAT)
+def _lock(name: str) -> int:
+    return os.open(_path(name), os.O_RDWR | os.O_CREAT)
 
 
-def _path(run: str, name: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"market-data-tests-{run}-{name}"
+def _path(name: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"market-data-tests-{_RUN}-{name}"
+
+
+# Before the first test of any process: one that ends early takes the names away.
+if _RUN:
+    _lock(_GATE)
+    _lock(_ROOM)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from streaming_service.logging_setup import JsonFormatter, KeyValueFormatter
 from tests.alone import leave, turn
@@ -25,10 +25,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_SAMPLES = "../shared/data"
 ROOT_LEVEL = logging.getLogger().level
 
-# No deadline: the first example of a test may compile a kernel. The same examples each time, so that a change is judged
-# by what it changed; new ones are drawn by --soak.
-settings.register_profile("default", deadline=None, derandomize=True)
-settings.register_profile("soak", deadline=None, max_examples=2_000)
+# How long an example takes is not what is tested: the first one may compile a kernel. Drawn from the same seed each
+# time, so that a change is judged by what it changed; from others by --soak.
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", _PATIENT, derandomize=True)
+settings.register_profile("soak", _PATIENT, max_examples=2_000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Kernels are compiled before several processes want the same ones at once, and before anything is timed."""
-    if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
+    if not hasattr(session.config, "workerinput"):
         from market_data_tick_handler.core import warmup
 
         if not warmup.is_warm():

@@ -59,7 +59,12 @@ class ChannelOrder(Generic[T]):
     @property
     def held(self) -> list[T]:
         """What waits, in order."""
-        return [self._held[number] for number in sorted(self._held)]
+        return [self._held[number] for number in self.held_numbers]
+
+    @property
+    def held_numbers(self) -> list[int]:
+        """The numbers of what waits, in order."""
+        return sorted(self._held)
 
     def start(self, last: int) -> None:
         """Numbers up to `last` are of no interest. Forgets all it knew if it had started before."""

@@ -81,9 +81,11 @@ class StreamReader:
             await self._intake.hand_on(channel, patient=True)
             return
         if not self._history:
-            for message in self._messages(channel, newest):
+            # What arrived since the subscription is wanted, even where the stream had it when it answered.
+            last = min([newest[0][0], *(number - 1 for number in channel.order.held_numbers)])
+            for message in self._messages(channel, [entry for entry in newest if entry[0] <= last]):
                 channel.delivered.note(message)
-            channel.order.start(newest[0][0])
+            channel.order.start(last)
             return
         page, found, first, oldest = newest, 0, newest[-1][0], None
         while True:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from market_data_tick_handler.client import Candle, CandleGap, ClientTiming, LiveFeatureStream
@@ -13,20 +14,25 @@ from market_data_tick_handler.client.messages import Message, read_message
 from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.wire import CandleEncoder, channels
+from tests.waiting import PATIENCE_S, patience, until
 from tests.wire.candles import BTC, candles
 
 CHANNEL = channels.candles(BTC, Timeframe.M1)
-DEADLINE_S = 30.0
-# The patience of a test.
+# Who looks often, and tries again at once, but takes nobody for lost who is only slow: a busy machine breaks no
+# connection and loses no candle. What gives up is what some tests are about; they say after how long.
 HASTY = ClientTiming(
     poll_s=0.05,
-    timeout_s=1.0,
+    timeout_s=PATIENCE_S,
     verify_s=0.2,
-    give_up_s=0.2,
-    unknown_after_s=0.3,
+    give_up_s=PATIENCE_S,
+    unknown_after_s=PATIENCE_S,
     backoff_base_s=0.005,
     backoff_cap_s=0.05,
 )
+# As above, and nothing is looked at unless something happens.
+CALM = replace(HASTY, poll_s=10 * PATIENCE_S)
+# Notices that nobody answers. A machine that is busy for so long costs it connections, too.
+ALERT = replace(HASTY, timeout_s=1.0)
 _encoder = CandleEncoder(columns=("all",))
 
 
@@ -45,30 +51,14 @@ def message(index: int, *, number: int | None = -1, revision: int = 0, **columns
     )
 
 
-async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str) -> None:
-    """Return once `holds()`, which may be awaitable; fail after a deadline."""
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                found = holds()
-                if await found if isinstance(found, Awaitable) else found:
-                    return
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"expected within {DEADLINE_S:g} s: {what}") from None
-
-
 async def take(stream: LiveFeatureStream, count: int) -> list[Item]:
     """The next `count` items, whatever they are."""
     taken: list[Item] = []
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while len(taken) < count:
-                item = await stream.next_item()
-                assert item is not None, f"ended after {len(taken)} items"
-                taken.append(item)
-    except TimeoutError:
-        raise AssertionError(f"expected {count} items, came {shown(taken)[-5:]}, {stream.stats}") from None
+    async with patience(lambda: f"{count} items, came {shown(taken)[-5:]}, {stream.stats}"):
+        while len(taken) < count:
+            item = await stream.next_item()
+            assert item is not None, f"ended after {len(taken)} items"
+            taken.append(item)
     return taken
 
 
@@ -91,10 +81,10 @@ class Reader:
 
     async def has(self, number: int) -> None:
         """Return once he has this candle."""
-        try:
-            await until(lambda: number in self.numbers, f"number {number}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; came {shown(self.items)[-5:]}, {self.stream.stats}") from None
+        await until(
+            lambda: number in self.numbers,
+            lambda: f"number {number}; came {shown(self.items)[-5:]}, {self.stream.stats}",
+        )
 
     async def run(self) -> None:
         async for item in self.stream:

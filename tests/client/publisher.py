@@ -19,6 +19,7 @@ from market_data_tick_handler.wire import (
     encode_mark,
 )
 from tests.servers.redis_server import RedisServer
+from tests.waiting import PATIENCE_S
 from tests.wire.candles import BTC
 
 
@@ -63,7 +64,8 @@ class Publisher:
         )
         body = encode_mark(mark, Encoding.JSON)
         await self.client.publish(channels.watermarks(key), body)
-        await self.client.set(channels.watermarks(key), body, ex=10)
+        # Longer than a service lets it stand: it is not to be outdated because the machine is busy.
+        await self.client.set(channels.watermarks(key), body, ex=10 * round(PATIENCE_S))
 
     async def trim(self, left: int, name: str = channels.candles(BTC, Timeframe.M1)) -> None:
         """Leave the newest entries only."""

@@ -18,7 +18,8 @@ from market_data_tick_handler.storage.candle_files import CandleWriter
 from market_data_tick_handler.testing import ManualClock, ticks
 from market_data_tick_handler.wire import decode
 from streaming_service.sinks.bus import InProcessBus
-from tests.client.made import encoded, shown, take, until
+from tests.client.made import encoded, shown, take
+from tests.waiting import until
 from tests.wire.candles import BTC, ETH, candles, computed
 
 

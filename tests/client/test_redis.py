@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from market_data_tick_handler.errors import ConfigError, MarketDataError, NotFou
 from market_data_tick_handler.storage.candle_files import CandleWriter
 from market_data_tick_handler.testing import ManualClock, ticks
 from market_data_tick_handler.wire import Encoding, decode
-from tests.client.made import CHANNEL, HASTY, closes, encoded, reader, shown, take, until
+from tests.client.made import CALM, CHANNEL, HASTY, closes, encoded, reader, shown, take
 from tests.client.publisher import Publisher, calls, publisher
 from tests.parity.streams import options, random_trades, replayed
 from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server
 from tests.servers.sentinel import redis_sentinel
+from tests.waiting import PATIENCE_S, until
 from tests.wire.candles import BTC, ETH, candles
 
 CALL = "DERIBIT:OPTION:BTC-USD-50000-241225-CALL"
@@ -45,8 +47,10 @@ World = tuple[RedisServer, Publisher]
 async def test_the_last_candles_come_first_then_every_further_one(world: World) -> None:
     server, publish = world
     await publish.publish(candles(0, 30))
-    async with live(server, history=10) as stream:
+    async with live(server, history=10, timing=CALM) as stream:
         history = await take(stream, 10)
+        # What is published from now on is in no answer of the server any more.
+        await until(lambda: calls(server, "xrange") == 1, "the stream was read to its end")
         assert shown(history) == list(range(21, 31))
         assert {candle.origin for candle in history if isinstance(candle, Candle)} == {Origin.STREAM}
         for index in range(30, 35):
@@ -112,7 +116,7 @@ async def test_no_history_means_what_is_published_from_now_on(world: World) -> N
     server, publish = world
     await publish.publish(candles(0, 30))
     async with live(server, history=0) as stream:
-        await until(lambda: stream.stats.connected, "a connection")
+        await until(lambda: calls(server, "xrevrange") == 1, "a look at where the stream ends")
         await publish.publish(candles(30, 2))
         assert shown(await take(stream, 2)) == [31, 32]
 
@@ -324,20 +328,35 @@ async def test_a_cluster_that_does_not_let_us_in_says_so() -> None:
 async def test_a_channel_that_nobody_publishes_on_is_an_error_where_others_are(world: World) -> None:
     server, publish = world
     await publish.publish(candles(0, key=ETH))
-    async with live(server) as stream:
+    async with live(server, timing=replace(HASTY, unknown_after_s=0.1)) as stream:
         with pytest.raises(NotFound, match=f"nobody publishes on {CHANNEL}; .*ETH-USDT:1m"):
             await take(stream, 1)
+
+
+# On a clock of the test's own.
+SLOW_TO_DOUBT = replace(HASTY, poll_s=1.0, timeout_s=10 * PATIENCE_S, unknown_after_s=PATIENCE_S)
+
+
+async def looked(server: RedisServer, clock: ManualClock) -> None:
+    """Let so much time pass that somebody looks once who publishes."""
+    before = calls(server, "exists")
+
+    def once_more() -> bool:
+        clock.move(0.5)
+        return calls(server, "exists") > before
+
+    await until(once_more, "a look at who publishes")
 
 
 async def test_a_channel_that_begins_a_little_later_than_others_is_no_error(world: World) -> None:
     """A service that begins, or gives an empty server its candles again, has one channel first."""
     server, publish = world
-    async with live(server) as stream:
+    clock = ManualClock()
+    async with live(server, clock=clock, timing=SLOW_TO_DOUBT) as stream:
         waiting = asyncio.create_task(take(stream, 1))
         await until(lambda: stream.stats.connected, "a connection")
         await publish.publish(candles(0, key=ETH))
-        looks = calls(server, "exists")
-        await until(lambda: calls(server, "exists") > looks, "a look at who publishes")
+        await looked(server, clock)
         assert not waiting.done()
         await publish.publish(candles(0))
         assert shown(await waiting) == [1]
@@ -347,9 +366,12 @@ async def test_a_channel_without_a_candle_yet_is_none_while_its_instrument_is_al
     server, publish = world
     await publish.publish(candles(0, key=ETH))
     await publish.mark(0, ticks.START_US, timeframe=Timeframe.S15)
-    async with live(server) as stream:
+    clock = ManualClock()
+    async with live(server, clock=clock, timing=SLOW_TO_DOUBT) as stream:
         waiting = asyncio.create_task(take(stream, 1))
-        await until(lambda: calls(server, "exists") >= 4, "several looks")
+        await until(lambda: stream.stats.connected, "a connection")
+        for _ in range(4):
+            await looked(server, clock)
         assert not waiting.done()
         await publish.publish(candles(0))
         assert shown(await waiting) == [1]
@@ -410,7 +432,11 @@ async def test_leaving_ends_the_iteration_of_whoever_still_reads(world: World) -
     async with reader(live(server)) as reads:
         await reads.has(3)
     assert reads.numbers == [1, 2, 3]
-    assert await publish.listeners() == 0
+
+    async def nobody_listens() -> bool:
+        return await publish.listeners() == 0
+
+    await until(nobody_listens, "the server knows")
 
 
 async def test_an_item_is_a_candle_or_a_gap_and_nothing_else(world: World) -> None:

@@ -30,9 +30,13 @@ class Stream:
     async def call(self, commands: Sequence[Command]) -> list[Any]:
         answers = []
         for word, _, start, _, _, count in commands:
-            assert word == b"XRANGE"
-            first = int(start.partition(b"-")[0])
-            found = [number for number in self.numbers if number >= first][: int(count)]
+            if word == b"XREVRANGE":
+                assert start == b"+"
+                found = self.numbers[::-1][: int(count)]
+            else:
+                assert word == b"XRANGE"
+                first = int(start.partition(b"-")[0])
+                found = [number for number in self.numbers if number >= first][: int(count)]
             answers.append([(b"%d-0" % number, {b"json": body(number)}) for number in found])
         self.meanwhile()
         return answers
@@ -46,17 +50,18 @@ def body(number: int) -> bytes:
 
 
 class World:
-    """One channel of a reader whose subscriber has room for `capacity` candles."""
+    """One channel of a reader whose subscriber has room for `capacity` candles, and wants all unless not `begun`."""
 
-    def __init__(self, capacity: int = 1_000) -> None:
+    def __init__(self, capacity: int = 1_000, *, begun: bool = True) -> None:
         self.clock = ManualClock()
         self.stream = Stream()
         self.buffer = DeliveryBuffer(Policy.BLOCK, capacity)
-        intake = Intake(self.buffer, StreamStats(), None, rereads=True)
-        self.channel: Channel = intake.channel(CHANNEL)
-        self.channel.order.start(0)
+        self.intake = Intake(self.buffer, StreamStats(), None, rereads=True)
+        self.channel: Channel = self.intake.channel(CHANNEL)
+        if begun:
+            self.channel.order.start(0)
         timing = ClientTiming(give_up_s=GIVE_UP_S)
-        self.reader = StreamReader(intake, history=0, timing=timing, clock=self.clock)
+        self.reader = StreamReader(self.intake, history=0, timing=timing, clock=self.clock)
 
     async def read(self) -> None:
         await self.reader.catch_up(self.stream, [self.channel])
@@ -133,6 +138,24 @@ async def test_a_channel_that_was_read_to_its_end_without_room_for_all_of_it_is_
         await world.read()
         found += await world.taken()
     assert found == list(range(1, 11))
+
+
+async def test_without_history_what_came_since_the_subscription_is_delivered_whatever_the_stream_has_by_now() -> None:
+    world = World(begun=False)
+    world.intake.receive(body(4))
+    world.stream.numbers = [1, 2, 3, 4, 5, 6]
+    await world.reader.position(world.stream, [world.channel])
+    await world.read()
+    assert await world.taken() == [4, 5, 6]
+
+
+async def test_without_history_what_the_stream_had_before_is_not() -> None:
+    world = World(begun=False)
+    world.stream.numbers = [1, 2, 3]
+    await world.reader.position(world.stream, [world.channel])
+    world.stream.numbers.append(4)
+    await world.read()
+    assert await world.taken() == [4]
 
 
 async def test_numbers_that_a_stream_lacks_in_its_middle_are_a_gap_at_once() -> None:

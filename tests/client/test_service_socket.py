@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from market_data_tick_handler.client import LiveFeatureStream
-from streaming_service.serving.options import ServingOptions
-from tests.client.made import HASTY, closes, reader, shown, take, until
+from tests.client.made import HASTY, closes, reader, shown, take
 from tests.servers.tcp_proxy import tcp_proxy
-from tests.streaming_service.serving.serving_world import world
+from tests.streaming_service.serving.serving_world import CALM, listening, world
+from tests.waiting import until
 from tests.wire.candles import candles
 
 CALL = "DERIBIT:OPTION:BTC-USD-50000-241225-CALL"
@@ -40,16 +41,16 @@ async def test_history_tail_and_what_came_while_we_were_away() -> None:
 
 async def test_what_the_service_no_longer_keeps_is_a_gap() -> None:
     async with (
-        world(ServingOptions(history_frames=5)) as served,
+        world(replace(CALM, history_frames=5)) as served,
         tcp_proxy("127.0.0.1", port_of(served.url)) as proxy,
         reader(live(proxy.port)) as reads,
     ):
-        await until(lambda: len(served.sink.hub) == 1, "a subscriber")
+        await listening(served)
         await served.sink.write(candles(0, 3))
         await reads.has(3)
         proxy.refuse = True
         proxy.cut()
-        await until(lambda: len(served.sink.hub) == 0, "nobody")
+        await listening(served, 0)
         await served.sink.write(candles(3, 20))
         proxy.refuse = False
         await reads.has(23)
@@ -58,7 +59,7 @@ async def test_what_the_service_no_longer_keeps_is_a_gap() -> None:
 
 async def test_options_of_an_underlying_those_listed_later_too() -> None:
     async with world() as served, live(port_of(served.url), None, underlying="BTC", exchange="deribit") as stream:
-        await until(lambda: len(served.sink.hub) == 1, "a subscriber")
+        await listening(served)
         await served.sink.write(candles(0, 2, key=CALL))
         await served.sink.write(candles(0, 2))
         await served.sink.write(candles(0, 2, key=CALL.replace("CALL", "PUT")))
@@ -66,9 +67,9 @@ async def test_options_of_an_underlying_those_listed_later_too() -> None:
 
 
 async def test_a_subscriber_that_is_too_slow_for_the_service_comes_back_and_has_everything() -> None:
-    options = ServingOptions(client_frames=50, history_frames=5_000)
+    options = replace(CALM, client_frames=50, history_frames=5_000)
     async with world(options) as served, live(port_of(served.url), buffer=5) as stream:
-        await until(lambda: len(served.sink.hub) == 1, "a subscriber")
+        await listening(served)
         for first in range(0, 4_000, 100):
             await served.sink.write(candles(first, 100))
         assert shown(await take(stream, 4_000)) == list(range(1, 4_001))
@@ -76,11 +77,12 @@ async def test_a_subscriber_that_is_too_slow_for_the_service_comes_back_and_has_
 
 
 async def test_drop_oldest_tells_what_the_service_or_we_have_dropped() -> None:
-    options = ServingOptions(client_frames=50, history_frames=5_000)
+    options = replace(CALM, client_frames=50, history_frames=5_000)
     async with world(options) as served, live(port_of(served.url), buffer=5, policy="drop_oldest") as stream:
-        await until(lambda: len(served.sink.hub) == 1, "a subscriber")
+        await listening(served)
         for first in range(0, 400, 10):
             await served.sink.write(candles(first, 10))
+        await until(lambda: stream.stats.dropped > 0, "more than there is room for")
         found, expected = [], 1
         while expected <= 400:
             (item,) = await take(stream, 1)

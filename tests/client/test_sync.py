@@ -15,6 +15,7 @@ from market_data_tick_handler.errors import SourceUnavailable
 from market_data_tick_handler.wire import CandleEncoder, channels
 from tests.client.made import HASTY
 from tests.servers.redis_server import RedisServer, free_port, redis_server
+from tests.waiting import wait_until
 from tests.wire.candles import BTC, candles
 
 
@@ -59,7 +60,7 @@ def test_a_loop_gives_the_candles_and_leaving_it_ends_everything(server: RedisSe
     assert read(server) == list(range(11, 23))
     assert threads() == 0
     with server.client() as client:
-        assert client.pubsub_channels() == []
+        wait_until(lambda: client.pubsub_channels() == [], "the server knows")
 
 
 async def test_it_works_where_an_event_loop_runs_already(server: RedisServer) -> None:

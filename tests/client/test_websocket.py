@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from market_data_tick_handler.client import CandleGap, ClientTiming, GapReason, LiveFeatureStream
+from market_data_tick_handler.client import CandleGap, GapReason, LiveFeatureStream
 from market_data_tick_handler.client.subscription import make_subscription
 from market_data_tick_handler.client.websocket_request import WebSocketRequest, websocket_parts
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import ConfigError, NotFound, NotInstalled, SchemaMismatch, SourceUnavailable
 from market_data_tick_handler.storage.candle_files import CandleWriter
 from market_data_tick_handler.wire import Encoding
-from tests.client.made import CHANNEL, HASTY, closes, encoded, reader, shown, take, until
+from tests.client.made import ALERT, CHANNEL, HASTY, closes, encoded, reader, shown, take
 from tests.client.websocket_server import CandleServer, candle_server
 from tests.servers.redis_server import free_port
 from tests.servers.tcp_proxy import tcp_proxy
+from tests.waiting import until
 from tests.wire.candles import BTC, ETH, candles
 
 CALL = "DERIBIT:OPTION:BTC-USD-50000-241225-CALL"
@@ -363,8 +364,7 @@ async def test_a_way_that_stalls_is_noticed() -> None:
     async with candle_server() as server:
         port = int(server.url.rpartition(":")[2])
         async with tcp_proxy("127.0.0.1", port) as proxy:
-            timing = ClientTiming(poll_s=0.05, timeout_s=0.2, backoff_base_s=0.005, backoff_cap_s=0.05)
-            stream = live(server, transport=f"ws://127.0.0.1:{proxy.port}", timing=timing)
+            stream = live(server, transport=f"ws://127.0.0.1:{proxy.port}", timing=ALERT)
             async with reader(stream) as reads:
                 await served(server)
                 server.publish(candles(0))

@@ -18,7 +18,17 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_compiling_reports_each_part_and_leaves_a_marker_in_place_of_older_ones(marker: Path) -> None:
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """How often everything compiled was to be removed. It is not: other tests use it at the same time."""
+    times: list[None] = []
+    monkeypatch.setattr(warmup, "_forget_compiled", lambda: times.append(None))
+    return times
+
+
+def test_compiling_reports_each_part_and_leaves_a_marker_in_place_of_older_ones(
+    marker: Path, forgotten: list[None]
+) -> None:
     stale = marker.with_name("warm-older.nbi")
     stale.touch()
     said: list[str] = []
@@ -26,6 +36,18 @@ def test_compiling_reports_each_part_and_leaves_a_marker_in_place_of_older_ones(
     warmup.compile_kernels(said.append)
     assert warmup.is_warm() and not stale.exists()
     assert len(said) == len(set(said)) > 2
+    warmup.compile_kernels()
+    assert len(forgotten) == 1
+
+
+def test_what_other_sources_were_compiled_to_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, compiled = tmp_path / "kernel.py", tmp_path / "__pycache__"
+    compiled.mkdir()
+    for path in (source, *(compiled / f"kernel.{kind}" for kind in ("nbi", "nbc", "pyc"))):
+        path.touch()
+    monkeypatch.setattr(warmup, "_sources", lambda: [source])
+    warmup._forget_compiled()
+    assert [path.name for path in compiled.iterdir()] == ["kernel.pyc"] and source.exists()
 
 
 FIRST_CANDLES = """

@@ -52,7 +52,7 @@ def _replay(capture: Path, directory: Path) -> Replayed:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MARKET_DATA_")}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         command = [sys.executable, "-m", "market_data_tick_handler", *arguments]
-        ended = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
         assert ended.returncode == 0, ended.stderr
     else:
         assert main(arguments) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,21 @@ from market_data_tick_handler.testing.exchange import Rates, SimulatedExchange
 from streaming_service.app import Service
 from streaming_service.clock import ScaledClock
 from streaming_service.sink import SinkItem
+from tests.steady_clock import MOST_S, SteadyClock
+from tests.waiting import PATIENCE_S, What, patience, until
 
 START_US = 1_704_110_400_000_000 + 5_000_000
 _AGE_S = 6.0
 RATES = Rates(orders=20.0, book_changes=40.0, books=10.0, tickers=1.0, liquidations=0.2)
+# What may pass between two turns of the event loop, in seconds of the market.
+_MOST_S = 0.2
+# Between two looks at everything that was published and traded.
+_LOOK_S = 0.1
+
+
+def market_clock(speed: float) -> ScaledClock:
+    """Time of a market that is `speed` times as fast as the wall, where the machine is fast enough."""
+    return ScaledClock(start_us=START_US, speed=speed, base=SteadyClock(most_s=min(MOST_S, _MOST_S / speed)))
 
 
 class Seen:
@@ -50,9 +61,11 @@ class Seen:
 
     async def aclose(self) -> None: ...
 
-    async def until(self, wanted: Callable[[dict[str, Any]], bool], *, within_s: float = 30.0) -> dict[str, Any]:
+    async def until(
+        self, wanted: Callable[[dict[str, Any]], bool], what: What = "", *, within_s: float = PATIENCE_S
+    ) -> dict[str, Any]:
         """The first row, of those there or still to come, that is wanted."""
-        async with asyncio.timeout(within_s):
+        async with patience(what or self._tail, within_s=within_s):
             at = 0
             while True:
                 for row in self.rows[at:]:
@@ -61,6 +74,11 @@ class Seen:
                 at = len(self.rows)
                 self._came.clear()
                 await self._came.wait()
+
+    def _tail(self) -> str:
+        names = ("instrument_id", "timeframe", "timestamp", "quality", "revision")
+        told = [tuple(row[name] for name in names) for row in self.rows[-20:]]
+        return f"a row other than these {len(self.rows)}, which end with {told}"
 
 
 @dataclass
@@ -72,11 +90,18 @@ class Running:
     seen: Seen
     clock: ScaledClock
 
-    async def until(self, done: Callable[[], bool], *, within_s: float = 30.0) -> None:
+    async def until(self, done: Callable[[], Any], what: What = "", *, within_s: float = PATIENCE_S) -> None:
         """Wait for a condition, looked at every few milliseconds of the wall."""
-        async with asyncio.timeout(within_s):
-            while not done():
-                await self.clock.sleep(0.02 * self.clock.speed)
+        await until(done, what, within_s=within_s, poll_s=0.02)
+
+    async def until_time(self, time_us: int) -> None:
+        """Wait until the market is there."""
+        while (left_us := time_us - self.clock.now_us()) > 0:
+            await self.clock.sleep(left_us / 1_000_000)
+
+    async def until_ready(self) -> None:
+        """Wait until every stream that is required lives."""
+        await self.until(lambda: not self.service.not_ready(), self.service.not_ready)
 
 
 def live_settings(tmp_path: Path, exchange: SimulatedExchange, instruments: Sequence[str], **changes: Any) -> Settings:
@@ -90,6 +115,8 @@ def live_settings(tmp_path: Path, exchange: SimulatedExchange, instruments: Sequ
         "recovery.path": str(tmp_path / "state"),
         "monitoring.port": 0,
         "candles.timeframes": ["15s", "1m", "5m"],
+        # Of the wall: a slow machine takes long to write what there is.
+        "shutdown.deadline": f"{PATIENCE_S:g}s",
         "exchange.endpoints": {exchange.exchange: {"sockets": exchange.sockets, "rest": exchange.rest}},
         **sources,
         **changes,
@@ -111,7 +138,7 @@ async def running(
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """A service and its exchange, until the block ends; then the service drains."""
-    clock = ScaledClock(start_us=START_US, speed=speed) if clock is None else clock
+    clock = market_clock(speed) if clock is None else clock
     async with SimulatedExchange(exchange_id, symbols, clock=clock, seed=seed, rates=rates) as exchange:
         # A market that is older than the service, as markets are.
         await clock.sleep(_AGE_S)
@@ -153,15 +180,16 @@ async def assert_whole(
     """The last revision of every closed candle comes to have exactly the trades that were made: of those in one of
     `qualities`; without these, of all from the second on."""
     length_us = Timeframe(timeframe).us
-    # What closed in the last half second of the wall may be on its way; a busy machine takes longer.
-    until_us = run.clock.now_us() - int((3.0 + 0.5 * run.clock.speed) * 1_000_000)
 
-    def differing() -> list[tuple[float, str, int, int, int]]:
+    def differing() -> list[tuple[float, str, int, int, int]] | str:
+        # What closed a moment ago is on its way.
+        until_us = run.clock.now_us() - int((3.0 + 0.5 * run.clock.speed) * 1_000_000)
         truth = run.exchange.truth(symbol)
         rows = [row for row in run.seen.rows if row["timeframe"] == timeframe and row["instrument_id"] == key]
         last = {row["timestamp"]: row for row in rows if row["timestamp"] + length_us <= until_us}
         chosen = sorted(last)[1:] if not qualities else [at for at in last if last[at]["quality"] in qualities]
-        assert chosen
+        if not chosen:
+            return f"no candle to compare among {len(last)}"
         found = []
         for opened in chosen:
             row = last[opened]
@@ -172,9 +200,7 @@ async def assert_whole(
                 found.append((after_s, row["quality"], row["revision"], row["trade_count"], int(inside.sum())))
         return found
 
-    with suppress(TimeoutError):
-        await run.until(lambda: not differing(), within_s=30)
-    assert differing() == []
+    await until(lambda: not differing(), differing, poll_s=_LOOK_S)
 
 
 def compared_with_batch(tmp_path: Path, timeframes: Sequence[str]) -> StoreComparison:

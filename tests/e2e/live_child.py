@@ -1,5 +1,6 @@
-"""A live service in a process of its own, to be killed: `python -m tests.e2e.live_child SETTINGS ORIGIN_S SPEED OUT`.
+"""A live service in a process of its own, to be killed: `python -m tests.e2e.live_child SETTINGS TIME SPEED OUT`.
 
+TIME: the file of the clock that whoever started it keeps.
 Appends to OUT, before anything else happens to it, one line of JSON per candle published: its identity and a digest.
 """
 
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 from market_data_tick_handler.config import load_settings
 from market_data_tick_handler.core.candle_batch import CandleBatch
@@ -17,6 +19,7 @@ from streaming_service.app import Service
 from streaming_service.clock import ScaledClock
 from streaming_service.sink import SinkItem
 from tests.e2e.live import START_US
+from tests.steady_clock import FollowingClock
 
 
 class Ledger:
@@ -48,9 +51,9 @@ class Ledger:
     async def aclose(self) -> None: ...
 
 
-async def serve(settings_file: str, origin_s: float, speed: float, out: str) -> None:
+async def serve(settings_file: str, time: str, speed: float, out: str) -> None:
     settings = load_settings(settings_file, environment={}).settings
-    clock = ScaledClock(start_us=START_US, speed=speed, origin_s=origin_s)
+    clock = ScaledClock(start_us=START_US, speed=speed, base=FollowingClock(Path(time)), origin_s=0.0)
     service = Service(settings, wall=clock, sinks={"ledger": Ledger(out)}, publish_open_candles=False)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -58,4 +61,4 @@ async def serve(settings_file: str, origin_s: float, speed: float, out: str) -> 
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))
+    asyncio.run(serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4]))

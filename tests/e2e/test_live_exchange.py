@@ -36,14 +36,13 @@ async def test_every_trade_of_a_venue_is_in_the_candles_and_batch_agrees(exchang
         assert run.service.accounts[key, DataType.TRADES].balances
         await run.until(lambda: len({row["timestamp"] for row in run.seen.rows if row["timeframe"] == "15s"}) >= 3)
         await assert_whole(run, symbol, key)
+        await run.until_ready()
         assert run.service.health_report()["ready"]
-        types = {data_type for (_, data_type), account in run.service.accounts.items() if account.accepted}
-        assert DataType.BOOK in types
+        await run.until(lambda: run.service.accounts[key, DataType.BOOK].accepted)
         # Venues whose books have five levels, too.
         await run.seen.until(
             lambda row: row["quality"] == "COMPLETE" and row.get("bid_price_1", row["close"]) is not None
         )
-    await asyncio.sleep(0)
     found = await asyncio.to_thread(compared_with_batch, tmp_path, ["15s", "1m", "5m"])
     assert found.same, (found.kinds, found.first)
 
@@ -52,8 +51,8 @@ async def test_an_option_chain_is_found_out_subscribed_and_priced(tmp_path: Path
     chain = "DERIBIT:OPTION_CHAIN:BTC-USD"
     only_options = {f"data_types.{data_type}.enabled": data_type is DataType.OPTIONS for data_type in DataType}
     async with running(tmp_path, "deribit", [chain], [chain], **{**only_options, "candles.timeframes": ["1m"]}) as run:
-        row = await run.seen.until(lambda row: row["quality"] == "COMPLETE", within_s=60)
+        row = await run.seen.until(lambda row: row["quality"] == "COMPLETE")
         assert row["instrument_id"] == chain and row["timeframe"] == "1m"
         assert row["atm_mark_iv"] is not None and row["front_tte_days"] > 0
-        account = run.service.accounts[chain, DataType.OPTIONS]
-        assert account.balances and account.accepted > 50
+        await run.until(lambda: run.service.accounts[chain, DataType.OPTIONS].accepted > 50)
+        assert run.service.accounts[chain, DataType.OPTIONS].balances

@@ -19,6 +19,7 @@ from market_data_tick_handler.main import main
 from market_data_tick_handler.storage.local_tables import table_files
 from streaming_service.app import Service
 from tests.e2e.live import Seen
+from tests.waiting import until
 
 pytest.importorskip("duckdb", reason="needs duckdb: install the extra query")
 
@@ -26,8 +27,8 @@ BTC, ETH = "BINANCE:SPOT_PAIR:BTC-USDT", "BINANCE:SPOT_PAIR:ETH-USDT"
 COLUMNS = ("instrument_id", "timestamp", "revision", "open", "close", "volume", "trade_count", "quality")
 
 
-async def serve(store: Path, seconds: float) -> list[dict[str, Any]]:
-    """What a service published in so many seconds of the wall, two hundred times as many of the market."""
+async def serve(store: Path, timeframe: str, candles: int) -> list[dict[str, Any]]:
+    """What a service published until there were so many candles of a timeframe."""
     overrides = {
         "instruments": [BTC, ETH],
         "modes": ["persist"],
@@ -36,12 +37,17 @@ async def serve(store: Path, seconds: float) -> list[dict[str, Any]]:
         "persist.path": str(store),
         "persist.store_ticks": True,
         "persist.bigquery.batch_timeouts.candles": "500ms",
+        "shutdown.deadline": "60s",
         "monitoring.port": 0,
         "candles.timeframes": ["15s", "1m", "5m"],
     }
     seen = Seen()
     service = Service(load_settings(overrides=overrides, environment={}).settings, sinks={"seen": seen})
-    await service.run(duration_s=seconds)
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(service.run(stop))
+        await until(lambda: sum(row["timeframe"] == timeframe for row in seen.rows) >= candles, lambda: seen.rows[-1:])
+        stop.set()
     return seen.rows
 
 
@@ -49,8 +55,8 @@ async def serve(store: Path, seconds: float) -> list[dict[str, Any]]:
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """A store that a service filled in two runs, and what it published."""
     store = tmp_path_factory.mktemp("service") / "store"
-    published = asyncio.run(serve(store, 2.0))
-    published += asyncio.run(serve(store, 1.0))
+    published = asyncio.run(serve(store, "5m", 4))
+    published += asyncio.run(serve(store, "1m", 4))
     assert len(published) > 50
     return store, published
 

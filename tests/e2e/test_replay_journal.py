@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from market_data_tick_handler.commands.parity import StoreComparison, compare_stores
-from market_data_tick_handler.core.events import GapEnding, GapKind
+from market_data_tick_handler.core.events import Gap, GapEnding, GapKind
 from market_data_tick_handler.core.instruments import parse_instrument_key
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
@@ -20,10 +20,10 @@ from market_data_tick_handler.main import main
 from market_data_tick_handler.testing.exchange import Cut, Drop, SimulatedExchange
 from market_data_tick_handler.testing.tardis import TardisMachineServer
 from streaming_service.changes import Change
-from streaming_service.clock import ScaledClock
-from tests.e2e.live import RATES, START_US, Running, running, serving
+from tests.e2e.live import RATES, Running, market_clock, running, serving
 from tests.e2e.test_live_exchange import VENUES
 from tests.e2e.test_live_tardis import TRADES_ONLY, Machine, feed
+from tests.waiting import until
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 ETH = "BINANCE:SPOT_PAIR:ETH-USDT"
@@ -66,11 +66,11 @@ def assert_same_files(tmp_path: Path, folder: str) -> None:
 async def rest(run: Running) -> None:
     """Until every outage was repaired, and every hole in the numbers."""
 
-    def done() -> bool:
+    def left() -> list[Gap]:
         gaps = [gap for pipeline in run.service.pipelines.values() for gap in pipeline.gaps]
-        return all(gap.ending is not GapEnding.OPEN for gap in gaps if gap.kind is GapKind.OUTAGE)
+        return [gap for gap in gaps if gap.kind is GapKind.OUTAGE and gap.ending is GapEnding.OPEN]
 
-    await run.until(done, within_s=60)
+    await until(lambda: not left(), left)
 
 
 @pytest.mark.parametrize("publish_open", [True, False], ids=["open candles published", "stopped"])
@@ -82,11 +82,16 @@ async def test_a_run_with_an_outage_and_lost_trades_is_replayed_with_its_repairs
         await run.clock.sleep(30.0)
         run.exchange.inject(Cut(duration_s=6.0))
         await run.clock.sleep(30.0)
-        run.exchange.inject(Drop(count=7))
+        for symbol in ("BTCUSDT", "ETHUSDT"):
+            run.exchange.inject(Drop(count=4, symbol=symbol))
         await run.clock.sleep(20.0)
         await rest(run)
-        repairs = run.service.health_report()["recovery"]["repairs"]
-        assert repairs["repaired"] >= 4 and repairs["rows"] > 0
+
+        def repairs() -> dict[str, Any]:
+            found: dict[str, Any] = run.service.health_report()["recovery"]["repairs"]
+            return found
+
+        await until(lambda: repairs()["repaired"] >= 4 and repairs()["rows"] > 0, repairs)
         live = run.service.accounts
     summary = await asyncio.to_thread(replay, tmp_path, "--store-ticks")
     assert_identical(tmp_path)
@@ -99,7 +104,7 @@ async def test_a_run_with_an_outage_and_lost_trades_is_replayed_with_its_repairs
 
 
 async def test_a_service_that_was_started_again_is_replayed_as_one(tmp_path: Path) -> None:
-    clock = ScaledClock(start_us=START_US, speed=SPEED)
+    clock = market_clock(SPEED)
     chosen = recording(tmp_path, publish_open_candles=False)
     async with SimulatedExchange("binance", ["BTCUSDT"], clock=clock, seed=5, rates=RATES) as exchange:
         await clock.sleep(10.0)
@@ -108,7 +113,7 @@ async def test_a_service_that_was_started_again_is_replayed_as_one(tmp_path: Pat
             await rest(run)
         await clock.sleep(20.0)
         async with serving(tmp_path, exchange, [BTC], clock, **chosen) as run:
-            await run.until(lambda: any(row["quality"] == "REPAIRED" for row in run.seen.rows))
+            await run.seen.until(lambda row: row["quality"] == "REPAIRED")
             await run.clock.sleep(30.0)
             await rest(run)
             assert run.service.health_report()["recovery"]["restored_after_s"][BTC] > 15.0
@@ -120,7 +125,7 @@ async def test_a_service_that_was_started_again_is_replayed_as_one(tmp_path: Pat
 
 async def test_the_second_run_alone_begins_with_what_the_first_left(tmp_path: Path) -> None:
     """The files of the first run are gone: the state at the second start is in its own."""
-    clock = ScaledClock(start_us=START_US, speed=SPEED)
+    clock = market_clock(SPEED)
     async with SimulatedExchange("binance", ["BTCUSDT"], clock=clock, seed=6, rates=RATES) as exchange:
         await clock.sleep(10.0)
         async with serving(tmp_path, exchange, [BTC], clock, publish_open_candles=False) as run:
@@ -146,7 +151,7 @@ async def test_without_repairs_gaps_stay_gaps_and_are_replayed_so(tmp_path: Path
         await run.clock.sleep(30.0)
         run.exchange.inject(Cut(duration_s=6.0))
         await run.clock.sleep(40.0)
-        assert "GAPPED" in {row["quality"] for row in run.seen.rows}
+        await run.seen.until(lambda row: row["quality"] == "GAPPED")
     await asyncio.to_thread(replay, tmp_path, "--store-ticks")
     assert_identical(tmp_path)
     assert_same_files(tmp_path, "raw_tick_data")
@@ -183,7 +188,7 @@ async def test_hot_changes_happen_in_the_replay_when_they_happened_live(tmp_path
     async with running(tmp_path, "binance", ["BTCUSDT", "ETHUSDT"], [BTC], speed=SPEED, **recording(tmp_path)) as run:
         await run.clock.sleep(35.0)
         await run.service.changes.apply(Change(instruments=tuple(map(parse_instrument_key, both))))
-        await run.until(lambda: any(row["instrument_id"] == ETH for row in run.seen.rows))
+        await run.seen.until(lambda row: row["instrument_id"] == ETH)
         await run.service.changes.apply(Change(timeframes=(Timeframe.S15, Timeframe.M5)))
         await run.clock.sleep(35.0)
         await run.service.changes.apply(Change(instruments=(parse_instrument_key(ETH),)))
@@ -198,7 +203,7 @@ async def test_hot_changes_happen_in_the_replay_when_they_happened_live(tmp_path
 
 
 async def test_a_feed_that_fell_back_is_replayed_from_the_source_that_was_in_use(tmp_path: Path) -> None:
-    clock = ScaledClock(start_us=START_US, speed=10.0)
+    clock = market_clock(10.0)
     async with SimulatedExchange("binance", ["BTCUSDT"], clock=clock, seed=3, rates=RATES) as exchange:
         machine = Machine(exchange, clock)
         async with TardisMachineServer(machine.script) as server:
@@ -214,12 +219,12 @@ async def test_a_feed_that_fell_back_is_replayed_from_the_source_that_was_in_use
                 },
             )
             async with serving(tmp_path, exchange, [BTC], clock, **chosen) as run:
-                await run.until(lambda: feed(run)["active"] == "tardis_realtime" and bool(run.seen.rows))
+                await run.until(lambda: feed(run)["active"] == "tardis_realtime" and run.seen.rows, lambda: feed(run))
                 machine.down = True
-                await run.until(lambda: feed(run)["active"] == "exchange")
+                await run.until(lambda: feed(run)["active"] == "exchange", lambda: feed(run))
                 await run.clock.sleep(20.0)
                 machine.down = False
-                await run.until(lambda: feed(run)["active"] == "tardis_realtime")
+                await run.until(lambda: feed(run)["active"] == "tardis_realtime", lambda: feed(run))
                 await run.clock.sleep(20.0)
                 await rest(run)
                 assert feed(run)["switches"] == 2

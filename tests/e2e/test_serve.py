@@ -9,7 +9,9 @@ from typing import Any
 from market_data_tick_handler.client import LiveFeatureStream
 from market_data_tick_handler.testing.exchange import Cut
 from tests.e2e.live import Running, running
+from tests.e2e.serve_world import BREAKS, CALM, SOUND
 from tests.servers.redis_server import RedisServer, redis_server
+from tests.waiting import until
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 Identity = tuple[int, int, int]
@@ -47,14 +49,16 @@ def published(run: Running) -> list[Identity]:
 async def assert_all_arrive(run: Running, early: Subscriber, late: Subscriber) -> None:
     """Who was there from the start has exactly what was published, in order; who came later the last of each candle."""
     wanted = published(run)
-    await run.until(lambda: len(early.identities) >= len(wanted), within_s=40)
+    newest = {identity[0]: identity for identity in sorted(wanted)}
+
+    def missed() -> list[Identity]:
+        last = {identity[0]: identity for identity in late.identities}
+        return [identity for at, identity in newest.items() if last.get(at, ()) < identity]
+
+    await until(lambda: len(early.identities) >= len(wanted), lambda: (wanted, early.identities))
     assert early.identities[: len(wanted)] == wanted
-    await run.until(lambda: late.identities[-1:] == early.identities[-1:], within_s=40)
+    await until(lambda: not missed(), missed)
     assert len(set(late.identities)) == len(late.identities)
-    last = {identity[0]: identity for identity in late.identities}
-    for identity in wanted:
-        newest = max(each for each in wanted if each[0] == identity[0])
-        assert last[identity[0]] >= newest
 
 
 async def test_redis_killed_and_started_again_costs_no_subscriber_a_candle(tmp_path: Path) -> None:
@@ -63,32 +67,33 @@ async def test_redis_killed_and_started_again_costs_no_subscriber_a_candle(tmp_p
 
 
 async def serve_over(server: RedisServer, tmp_path: Path) -> None:
-    changes = {"modes": ["serve", "persist"], "serve.transport": "redis", "serve.redis_url": server.url}
-    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC], **changes) as run:
+    changes: dict[str, Any] = {
+        "modes": ["serve", "persist"], "serve.transport": "redis", "serve.redis_url": server.url, **BREAKS,
+    }  # fmt: skip
+    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC], rates=CALM, **changes) as run:
         early = Subscriber(server.url)
         await run.until(lambda: len(published(run)) >= 2)
         run.exchange.inject(Cut(duration_s=4.0))
-        await run.until(lambda: len(published(run)) >= 4, within_s=40)
+        await run.until(lambda: len(published(run)) >= 4)
         await asyncio.to_thread(server.kill)
         before = len(published(run))
-        await run.until(lambda: len(published(run)) >= before + 2, within_s=40)
+        await run.until(lambda: len(published(run)) >= before + 2)
         await asyncio.to_thread(server.start)
         late = Subscriber(server.url)
-        await run.until(lambda: len(published(run)) >= before + 4, within_s=40)
+        await run.until(lambda: len(published(run)) >= before + 4)
         await assert_all_arrive(run, early, late)
-        report = run.service.health_report()
-        assert report["redis"]["connected"]
+        await until(lambda: run.service.health_report()["redis"]["connected"], run.service.health_report)
         await early.aclose()
         await late.aclose()
 
 
 async def test_a_websocket_subscriber_gets_history_and_tail_with_features(tmp_path: Path) -> None:
-    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC], modes=["serve"]) as run:
+    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC], rates=CALM, modes=["serve"], **SOUND) as run:
         address = run.service.server.url.replace("http://", "ws://")
         early = Subscriber(address)
-        await run.until(lambda: len(published(run)) >= 3, within_s=40)
+        await run.until(lambda: len(published(run)) >= 3)
         late = Subscriber(address)
-        await run.until(lambda: len(published(run)) >= 5, within_s=40)
+        await run.until(lambda: len(published(run)) >= 5)
         await assert_all_arrive(run, early, late)
         candle = late.items[-1]
         assert candle["hft_features"]["buy_volume_sum"] >= 0 and candle["quality"] in ("COMPLETE", "REPAIRED")

@@ -24,13 +24,14 @@ from market_data_tick_handler.main import app
 from market_data_tick_handler.wire.redis_urls import RedisMode, parse_redis_url
 from tests.client.made import HASTY, shown, take
 from tests.e2e.live import Running, running
-from tests.e2e.serve_world import CALM
-from tests.servers.redis_server import RedisServer, free_port, redis_server, wait_until
+from tests.e2e.serve_world import BREAKS, CALM, SOUND
+from tests.servers.ports import free_port
+from tests.servers.redis_server import RedisServer, redis_server
 from tests.streaming_service.sinks.redis_reading import redis_sink
+from tests.waiting import patience, until, wait_until
 from tests.wire.candles import candles
 
 BTC, ETH = "BINANCE:SPOT_PAIR:BTC-USDT", "BINANCE:SPOT_PAIR:ETH-USDT"
-WITHIN_S = 60.0
 REPOSITORY = Path(__file__).resolve().parents[2]
 GUIDE = REPOSITORY / "docs" / "serving.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -56,13 +57,12 @@ class Lines(io.StringIO):
 
     def __init__(self, lines: int) -> None:
         super().__init__()
-        self.enough = asyncio.Event()
+        self.enough = False
         self._left = lines
 
     def write(self, text: str, /) -> int:
         self._left -= text.count("\n")
-        if self._left <= 0:
-            self.enough.set()
+        self.enough = self._left <= 0
         return super().write(text)
 
 
@@ -75,16 +75,19 @@ async def run_sample(source: str, *, lines: int) -> str:
         names: dict[str, Any] = {}
         exec(compile(ast.Module(tree.body[:-1], []), str(GUIDE), "exec"), names)
         with redirect_stdout(printed):
-            tasks = [asyncio.create_task(names["main"]()), asyncio.create_task(printed.enough.wait())]
-            await asyncio.wait(tasks, timeout=WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
-            ended, _ = await asyncio.gather(*tasks, return_exceptions=True)
-        assert printed.enough.is_set(), (ended, printed.getvalue())
+            ended: object = None
+            sample = asyncio.create_task(names["main"]())
+            try:
+                await until(lambda: printed.enough or sample.done(), printed.getvalue)
+            finally:
+                sample.cancel()
+                (ended,) = await asyncio.gather(sample, return_exceptions=True)
+        assert printed.enough, (ended, printed.getvalue())
     else:
         code = compile(tree, str(GUIDE), "exec")
         with redirect_stdout(printed):
-            await asyncio.wait_for(asyncio.to_thread(exec, code, {"__name__": "sample"}), WITHIN_S)
+            async with patience(printed.getvalue):
+                await asyncio.to_thread(exec, code, {"__name__": "sample"})
     return printed.getvalue()
 
 
@@ -107,12 +110,19 @@ async def test_the_samples_of_subscribing_run_with_the_rights_that_the_guide_giv
         address = server.url_as("writer", "change-me")
         changes = {
             "modes": ["serve", "persist"], "serve.transport": "redis", "serve.redis_url": address,
-            "candles.timeframes": ["15s", "1m"],
+            "candles.timeframes": ["15s", "1m"], **SOUND, **BREAKS,
         }  # fmt: skip
         async with running(
             nowhere, "binance", ["BTCUSDT", "ETHUSDT"], [BTC, ETH], speed=40.0, rates=CALM, **changes
         ) as run:
-            await run.until(lambda: sum(row["timeframe"] == "15s" for row in run.seen.rows) >= 16, within_s=WITHIN_S)
+            rows = run.seen.rows
+            await until(
+                lambda: all(
+                    sum((row["instrument_id"], row["timeframe"]) == (key, "15s") for row in rows) >= 8
+                    for key in (BTC, ETH)
+                ),
+                lambda: len(rows),
+            )
             subscribe, slow, sync, raw, _ = (placed(source, run, server) for source in blocks("python"))
             assert re.match(
                 r"(new|corrected) BTC-USDT [\d.]+ rsi_5 [\d.]+ after ", await run_sample(subscribe, lines=3)
@@ -122,7 +132,7 @@ async def test_the_samples_of_subscribing_run_with_the_rights_that_the_guide_giv
             assert re.search(r"timestamp\s+close\s+volume\s+rsi_5\s+quality", await run_sample(sync, lines=5))
             assert re.match(r"\d+ [\d.]+ ", await run_sample(raw, lines=3))
             await assert_the_console_samples_answer(run, server)
-            assert run.service.health_report()["redis"]["connected"]
+            await until(lambda: run.service.health_report()["redis"]["connected"], run.service.health_report)
 
 
 async def assert_the_console_samples_answer(run: Running, server: RedisServer) -> None:

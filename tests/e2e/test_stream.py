@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import pytest
 from market_data_tick_handler.config import installed
 from market_data_tick_handler.main import main
 
-DEADLINE_S = 120
+# A process that does not do what it is started for ends some day all the same.
+DEADLINE_S = 600
 LINE = re.compile(
     r"^\S+ \d\d:\d\d:\d\d \| BINANCE:SPOT_PAIR:BTC-USDT (15s|1m|5m|15m|1h|4h|24h) \| O=\S+ H=\S+ L=\S+ C=\S+ \| "
     r"V=\S+ T=\d+ \| \S+ \(\S+%\) \| SMA5=\S+ RSI5=\S+ \| (COMPLETE|PARTIAL|QUIET|GAPPED|REPAIRED)( r\d+)? "
@@ -41,6 +42,20 @@ def write_settings(directory: Path, **more: Any) -> Path:
     return path
 
 
+def stop_after(process: subprocess.Popen[str], enough: Callable[[list[str]], bool]) -> list[str]:
+    """Read its lines until there are enough, end it as an operator does, and give all lines that it printed."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if enough(lines):
+            break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err
+    return lines + out.splitlines()
+
+
 def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("MARKET_DATA_")}
 
@@ -59,19 +74,23 @@ def running(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("mode", ["stream", "streaming-candles-serve", "streaming-candles-bigquery"])
-def test_every_live_mode_prints_candles_and_ends_after_its_duration(mode: str, tmp_path: Path) -> None:
+def test_every_live_mode_prints_candles(mode: str, tmp_path: Path) -> None:
     settings = write_settings(tmp_path)
-    with running(
-        "--mode", mode, "--config", str(settings), "--duration", "2", "--timeframes", "15S 1m", cwd=tmp_path
-    ) as process:
-        out, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, err
-    lines = out.splitlines()
-    assert lines
+    with running("--mode", mode, "--config", str(settings), "--timeframes", "15S 1m", cwd=tmp_path) as process:
+        lines = stop_after(process, lambda lines: {"15s", "1m"} <= {line.split(" | ")[1].split()[1] for line in lines})
     assert all(LINE.match(line) for line in lines), lines[:3]
-    assert "\x1b" not in out
+    assert not [line for line in lines if "\x1b" in line]
     stored = {path.parent.name for path in (tmp_path / "store" / "processed_candles").rglob("*.parquet")}
     assert stored == (set() if mode == "streaming-candles-serve" else {"timeframe-15s", "timeframe-1m"})
+
+
+def test_a_duration_ends_it(tmp_path: Path) -> None:
+    settings = write_settings(tmp_path)
+    with running("stream", "--config", str(settings), "--duration", "2", cwd=tmp_path) as process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err
+    assert all(LINE.match(line) for line in out.splitlines())
+    assert '"reason": "duration over"' in err
 
 
 @pytest.mark.parametrize(
@@ -87,11 +106,8 @@ def test_every_live_mode_prints_candles_and_ends_after_its_duration(mode: str, t
 )
 def test_a_chain_and_a_perpetual_are_streamed_with_every_group(key: str, shown: str, tmp_path: Path) -> None:
     settings = write_settings(tmp_path, instruments=[key])
-    with running("stream", "--config", str(settings), "--duration", "2", cwd=tmp_path) as process:
-        out, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, err
-    lines = out.splitlines()
-    assert lines
+    with running("stream", "--config", str(settings), cwd=tmp_path) as process:
+        lines = stop_after(process, lambda lines: len(lines) >= 5)
     assert [line for line in lines if f"{key} " not in line or not re.search(shown, line)] == []
 
 

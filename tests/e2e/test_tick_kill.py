@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ from market_data_tick_handler.storage.bigquery_names import TICK_TABLES
 from market_data_tick_handler.storage.raw_ticks import read_tick_file
 from market_data_tick_handler.testing.exchange import Cut, SimulatedExchange
 from streaming_service.changes import Change
-from streaming_service.clock import ScaledClock, SystemClock
+from streaming_service.clock import ScaledClock
+from streaming_service.recovery import Recovery
 from streaming_service.sinks.tables.rows import tick_rows
-from tests.e2e.live import RATES, START_US, live_settings, running
-from tests.e2e.test_live_kill import BTC, SPEED, child, published, until_published
+from tests.e2e.live import RATES, START_US, Running, live_settings, running
+from tests.e2e.test_live_kill import BTC, PATIENT, SPEED, child, published, until_published, until_repaired
+from tests.servers.ports import free_port
+from tests.steady_clock import KeptClock
+from tests.waiting import PATIENCE_S, patience, until
 
 ETH = "BINANCE:SPOT_PAIR:ETH-USDT"
 KILLS = 3
@@ -75,39 +80,75 @@ async def test_tables_of_ticks_are_the_journal_after_many_kills(seed: int, tmp_p
 
 async def kill_and_compare(seed: int, tmp_path: Path, kills: int) -> None:
     rng = random.Random(seed)
-    origin_s = SystemClock().monotonic_s()
-    clock = ScaledClock(start_us=START_US, speed=SPEED, origin_s=origin_s)
+    kept = KeptClock(tmp_path / "clock")
+    clock = ScaledClock(start_us=START_US, speed=SPEED, base=kept, origin_s=0.0)
     out = tmp_path / "published.jsonl"
     async with SimulatedExchange("binance", ["BTCUSDT"], clock=clock, seed=seed, rates=RATES) as exchange:
-        chosen = live_settings(tmp_path, exchange, [BTC])
+        port = free_port()
+        chosen = live_settings(
+            tmp_path, exchange, [BTC], **{"monitoring.port": port, "modes": ["serve", "persist"], **PATIENT}
+        )
         settings = tmp_path / "settings.yaml"
         settings.write_text(yaml.safe_dump(json.loads(chosen.model_dump_json(exclude_defaults=True))))
         for number in range(kills):
             before = len(published(out))
-            async with child(settings, origin_s, out):
+            async with child(settings, kept, out):
                 await until_published(out, before + 1, clock)
                 if number == 0:
                     exchange.inject(Cut(duration_s=rng.uniform(1, 5)))
                 # While rows wait for the spool, which takes them once a second, and while a gap is repaired.
                 await clock.sleep(rng.uniform(0.0, 12.0))
-        async with child(settings, origin_s, out) as process:
+        async with child(settings, kept, out) as process:
             await until_published(out, len(published(out)) + 2, clock)
-            # Time for the repair of the last restart.
-            await clock.sleep(15.0)
+            await until_repaired(port, kills)
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 30) == 0
+            async with patience("its end", within_s=2 * PATIENCE_S):
+                assert await process.wait() == 0
     store = tmp_path / "store"
     assert_tables_are_day_files(store)
 
 
-def assert_tables_are_day_files(store: Path, key: str = BTC) -> None:
+def assert_tables_are_day_files(store: Path, key: str = BTC, *, least: int = 100) -> None:
     for data_type in (DataType.TRADES, DataType.BOOK):
         stored, wanted = in_table(store, data_type, key), in_day_files(store, data_type, key)
-        assert stored.schema.names == wanted.schema.names and wanted.num_rows > 100
+        assert stored.schema.names == wanted.schema.names and wanted.num_rows > least
         assert stored.num_rows == wanted.num_rows, data_type
         assert bits(stored) == bits(wanted), data_type
     ids = in_table(store, DataType.TRADES, key).column("id").to_pylist()
     assert len(set(ids)) == len(ids)
+
+
+async def test_a_service_that_stops_in_the_middle_of_a_repair_leaves_no_row_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that adds the fetched rows is waited for, so that they get into the tables with the last ones."""
+    begun, may_end, add = threading.Event(), threading.Event(), Recovery.add_missing
+
+    def add_missing(*arguments: Any) -> int:
+        begun.set()
+        assert may_end.wait(PATIENCE_S)
+        return add(*arguments)
+
+    monkeypatch.setattr(Recovery, "add_missing", add_missing)
+    async with running(tmp_path, "binance", ["BTCUSDT"], [BTC]) as run:
+        await run.until_ready()
+        await run.seen.until(lambda row: row["timeframe"] == "15s" and row["revision"] == 0)
+        run.exchange.inject(Cut(duration_s=3))
+        await run.until(begun.is_set, "a repair")
+        ending = asyncio.create_task(end_while_draining(run, may_end))
+    await ending
+    store = tmp_path / "store"
+    assert_tables_are_day_files(store, least=10)
+    ids = sorted(map(int, in_table(store, DataType.TRADES).column("id").to_pylist()))
+    assert ids == list(range(ids[0], ids[-1] + 1))
+
+
+async def end_while_draining(run: Running, may_end: threading.Event) -> None:
+    await until(lambda: run.service.draining, "the drain")
+    # Long enough for a service that does not wait to write its last files.
+    for _ in range(200):
+        await asyncio.sleep(0.001)
+    may_end.set()
 
 
 async def test_an_instrument_that_goes_and_comes_again_is_in_the_tables_with_every_row(tmp_path: Path) -> None:
@@ -120,15 +161,17 @@ async def test_an_instrument_that_goes_and_comes_again_is_in_the_tables_with_eve
             return len(times) >= count
 
         await run.service.changes.apply(Change(instruments=(btc, eth)))
-        await run.until(lambda: closed(ETH, 2))
+        await run.until(lambda: closed(ETH, 2), "two candles")
         await run.service.changes.apply(Change(instruments=(btc,)))
         await run.clock.sleep(10)
         await run.service.changes.apply(Change(instruments=(btc, eth)))
         before = run.seen.rows[-1]["timestamp"]
         await run.seen.until(lambda row: row["instrument_id"] == ETH and row["timestamp"] > before + 15_000_000)
-        repairer = run.service.durability and run.service.durability.repairer
+        durability = run.service.durability
+        assert durability is not None
+        repairer = durability.repairer
         assert repairer is not None
-        await run.until(lambda: repairer.counters.repaired >= 1 and not repairer.pending, within_s=60)
+        await run.until(lambda: repairer.counters.repaired >= 1 and not repairer.pending, lambda: repairer.counters)
         report = run.service.health_report()["recovery"]
         assert report["ticks_lost"] == {"tables": 0}
     for key in (BTC, ETH):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,27 @@ from market_data_tick_handler.core.events import Rows
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.storage.bigquery_names import TICK_TABLES
 from streaming_service.app import Service
-from streaming_service.clock import SystemClock
 from streaming_service.sink import SinkItem
 from tests.streaming_service.sinks.bigquery.emulators import PROJECT, Emulator
+from tests.waiting import until
 
 SPOT = "BINANCE:SPOT_PAIR:BTC-USDT"
 PERPETUAL = "BINANCE-FUTURES:PERPETUAL:ETH-USDT"
 CHAIN = "DERIBIT:OPTION_CHAIN:BTC-USD"
-RUN_S = 2.0
+ENOUGH = 100
 
 
 class Came:
     """A sink that keeps the ticks it is given."""
 
-    def __init__(self, wanted: Collection[DataType]) -> None:
+    def __init__(self) -> None:
         self.rows: list[Rows] = []
-        self._missing = set(wanted)
-        self.all = asyncio.Event()
 
     async def open(self) -> None: ...
 
     async def write(self, batch: SinkItem) -> None:
         if isinstance(batch, Rows):
             self.rows.append(batch)
-            self._missing.discard(batch.data_type)
-            if not self._missing:
-                self.all.set()
 
     async def flush(self) -> None: ...
 
@@ -67,15 +61,18 @@ def ticks_settings(tmp_path: Path, **persist: Any) -> Settings:
 
 
 async def run(settings: Settings) -> tuple[Service, Came]:
-    """A service that ran for a while, and until some rows of every type had come."""
-    came = Came(DataType)
+    """A service that ran until some rows of every type had come, and enough trades."""
+    came = Came()
     service = Service(settings, tick_sinks={"came": came})
+
+    def enough() -> bool:
+        trades = sum(key == SPOT for key, *_ in rows_of(came, DataType.TRADES))
+        return trades > ENOUGH and {rows.data_type for rows in came.rows} == {*DataType}
+
     stop = asyncio.Event()
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.TaskGroup() as tasks:
         tasks.create_task(service.run(stop))
-        await service.started.wait()
-        await SystemClock().sleep(RUN_S)
-        await came.all.wait()
+        await until(enough, lambda: service.accounts, poll_s=0.05)
         stop.set()
     return service, came
 
@@ -148,7 +145,7 @@ async def test_without_bigquery_ticks_are_files_and_no_candle_is_written(tmp_pat
     assert not list(store.glob("**/processed_candles/**/*.parquet")) and not list(store.glob("tables/*/candles_*"))
     (day,) = store.glob(f"raw_tick_data/by_date/*/data_type-trades/{SPOT}.parquet")
     wanted = [row for row in rows_of(came, DataType.TRADES) if row[0] == SPOT]
-    assert len(wanted) > 50 and pq.read_metadata(day).num_rows == len(wanted)
+    assert len(wanted) > ENOUGH and pq.read_metadata(day).num_rows == len(wanted)
     (trades,) = store.glob("tables/*/ticks_trades")
     files = [pq.read_table(path) for path in trades.rglob("*.parquet")]
     assert sum(file.num_rows for file in files) == len(rows_of(came, DataType.TRADES))

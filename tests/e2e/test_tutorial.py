@@ -25,7 +25,7 @@ def run(repository: Path, out: Path, samples: Path) -> str:
     command = [sys.executable, f"{TUTORIAL}/tutorial.py", "--out", str(out), "--samples", str(samples)]
     # matplotlib keeps a list of fonts where the user may write.
     environment = {**os.environ, "MPLCONFIGDIR": str(out / "matplotlib")}
-    ended = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
     return (out / "tutorial.md").read_text(encoding="utf-8")
 

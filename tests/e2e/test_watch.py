@@ -19,13 +19,15 @@ from typing import Any
 
 from market_data_tick_handler.commands.watch_cells import QUALITY_STYLES
 from tests.e2e.live import Running, running
-from tests.servers.redis_server import free_port, redis_server
+from tests.e2e.serve_world import BREAKS, CALM, SOUND
+from tests.servers.ports import free_port
+from tests.servers.redis_server import redis_server
 from tests.streaming_service.serving.serving_world import world
+from tests.waiting import patience, until
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 ETH = "BINANCE:SPOT_PAIR:ETH-USDT"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_DEADLINE_S = 60.0
 
 
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
@@ -42,7 +44,7 @@ async def watch(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*words, env=environment, cwd=cwd, stdout=pipe, stderr=pipe)
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        async with patience(" ".join(words)):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:
@@ -50,6 +52,27 @@ async def watch(*arguments: str, cwd: Path) -> tuple[int, str, str]:
             await process.wait()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
+
+
+async def first_lines(count: int, *arguments: str, cwd: Path) -> list[bytes]:
+    """What a run without a terminal prints first; then it is interrupted, and ends in order."""
+    words, environment = command(*arguments)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*words, env=environment, cwd=cwd, stdout=pipe, stderr=pipe)
+    assert process.stdout is not None
+    lines: list[bytes] = []
+    try:
+        async with patience(lambda: lines):
+            while len(lines) < count and (line := await process.stdout.readline()):
+                lines.append(line)
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, err, len(lines)) == (0, b"", count)
+    return lines
 
 
 class Terminal:
@@ -74,7 +97,7 @@ class Terminal:
 
     async def shows(self, wanted: Callable[[str], bool]) -> list[str]:
         """The first screen from now on that is wanted."""
-        async with asyncio.timeout(_DEADLINE_S):
+        async with patience(lambda: self.screens[-1:]):
             while True:
                 for lines in self.screens[-1:]:
                     if wanted("\n".join(lines)):
@@ -85,7 +108,7 @@ class Terminal:
     async def interrupt(self) -> int:
         """What Ctrl-C does, and the exit code."""
         self.process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(_DEADLINE_S):
+        async with patience("its end"):
             return await self.process.wait()
 
     def close(self) -> None:
@@ -125,10 +148,17 @@ async def terminal(*arguments: str, cwd: Path, columns: int) -> AsyncIterator[Te
 async def service(tmp_path: Path, **changes: Any) -> AsyncIterator[Running]:
     """A service of two instruments, twenty times as fast as the wall, that has published some candles."""
     async with running(
-        tmp_path, "binance", ["BTCUSDT", "ETHUSDT"], [BTC, ETH], **{"modes": ["serve"], **changes}
+        tmp_path, "binance", ["BTCUSDT", "ETHUSDT"], [BTC, ETH], rates=CALM, **{"modes": ["serve"], **SOUND, **changes}
     ) as run:
-        await run.until(lambda: len(run.seen.rows) >= 4)
+        for key in (BTC, ETH):
+            await until(lambda key=key: len(identities(run, key)) >= 2, key)  # type: ignore[misc]
         yield run
+
+
+def identities(run: Running, key: str) -> list[tuple[int, int]]:
+    """Candles of fifteen seconds that the service published."""
+    rows = (row for row in run.seen.rows if (row["instrument_id"], row["timeframe"]) == (key, "15s"))
+    return [(row["timestamp"], row["revision"]) for row in rows]
 
 
 async def test_a_terminal_of_eighty_columns_shows_candles_as_they_come_until_ctrl_c(tmp_path: Path) -> None:
@@ -150,7 +180,7 @@ async def test_a_terminal_of_eighty_columns_shows_candles_as_they_come_until_ctr
 
 async def test_once_in_a_pipe_is_one_table_of_a_service_and_of_a_redis(tmp_path: Path) -> None:
     with redis_server() as server:
-        changes = {"serve.transport": "redis", "serve.redis_url": server.url}
+        changes = {"serve.transport": "redis", "serve.redis_url": server.url, **BREAKS}
         async with service(tmp_path, **changes) as run:
             for address in (run.service.server.url.removeprefix("http://"), server.url):
                 code, out, err = await watch(address, "--once", "--timeframes", "15s", cwd=tmp_path)
@@ -163,21 +193,26 @@ async def test_once_in_a_pipe_is_one_table_of_a_service_and_of_a_redis(tmp_path:
 
 async def test_lines_of_a_redis_are_its_candles_each_once_and_in_order(tmp_path: Path) -> None:
     with redis_server() as server:
-        changes = {"serve.transport": "redis", "serve.redis_url": server.url}
+        changes = {"serve.transport": "redis", "serve.redis_url": server.url, **BREAKS}
         async with service(tmp_path, **changes) as run:
-            options = ("--symbol", "BTCUSDT", "--timeframe", "15s", "--history", "2", "--duration", "2", "--json")
+            options = ("--symbol", "BTCUSDT", "--timeframe", "15s", "--history", "2", "--json")
+            lines = await first_lines(5, server.url, *options, cwd=tmp_path)
+            came = [json.loads(line) for line in lines]
+            assert all(each["is_final"] for each in came)
+            shown = [(each["timestamp"], each["revision"]) for each in came]
+            await until(lambda: shown[-1] in identities(run, BTC), lambda: (shown, identities(run, BTC)))
+            published = identities(run, BTC)
+            start = published.index(shown[0])
+            assert shown == published[start : start + len(shown)]
+
+
+async def test_the_duration_ends_it(tmp_path: Path) -> None:
+    with redis_server() as server:
+        async with service(tmp_path, **{"serve.transport": "redis", "serve.redis_url": server.url}):
+            options = ("--symbol", "BTCUSDT", "--timeframe", "15s", "--duration", "1", "--json")
             code, out, err = await watch(server.url, *options, cwd=tmp_path)
             assert (code, err) == (0, "")
-            came = [json.loads(line) for line in out.splitlines()]
-            assert len(came) >= 2 and all(each["is_final"] for each in came)
-            published = [
-                (row["timestamp"], row["revision"])
-                for row in run.seen.rows
-                if row["instrument_id"] == BTC and row["timeframe"] == "15s"
-            ]
-            identities = [(each["timestamp"], each["revision"]) for each in came]
-            start = published.index(identities[0])
-            assert identities == published[start : start + len(identities)]
+            assert all(json.loads(line)["is_final"] for line in out.splitlines())
 
 
 async def test_nobody_there_is_one_line_and_exit_1_and_a_wrong_name_exit_2(tmp_path: Path) -> None:

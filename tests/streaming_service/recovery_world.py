@@ -25,6 +25,7 @@ from streaming_service.repair import Repairer, RepairOptions
 from streaming_service.sink import Outlet
 from streaming_service.tick_delivery import TickDelivery
 from tests.parity.streams import batched
+from tests.waiting import patience
 
 S = 1_000_000
 SPOT = parse_instrument_key("BINANCE:SPOT_PAIR:BTC-USDT")
@@ -184,7 +185,7 @@ class World:
         """Carry on until no gap is under repair."""
         running = asyncio.create_task(self.repairer.run())
         try:
-            async with asyncio.timeout(60):
+            async with patience(lambda: f"no gap under repair, there are {self.repairer.pending}"):
                 await self.run(1.5)
                 await self.clock.advance(0.3)
                 while self.repairer.pending:

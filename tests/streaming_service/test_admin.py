@@ -18,6 +18,7 @@ from market_data_tick_handler.testing import ManualClock, ScriptedSource
 from streaming_service.app import Service
 from streaming_service.feeds import Inputs
 from streaming_service.ingest import Feed
+from tests.waiting import patience
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 T0 = 1_704_067_200_000_000
@@ -31,7 +32,7 @@ async def serving(tmp_path: Path, token: str = TOKEN) -> AsyncIterator[tuple[Cli
     clock = ManualClock(T0)
     overrides = {
         "monitoring.port": 0, "monitoring.auth_token": token, "persist.path": str(tmp_path), "instruments": [BTC],
-        "modes": ["serve"],
+        "modes": ["serve"], "shutdown.deadline": "10m",
     }  # fmt: skip
     source = ScriptedSource([1e9], sleep=clock.sleep)
     service = Service(
@@ -43,7 +44,8 @@ async def serving(tmp_path: Path, token: str = TOKEN) -> AsyncIterator[tuple[Cli
     async with ClientSession(base_url=service.server.url) as client:
         yield client, service
     stop.set()
-    await running
+    async with patience("the end of the service"):
+        await running
 
 
 async def post(client: ClientSession, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -138,11 +140,19 @@ async def test_what_is_wanted_is_done_before_it_is_answered(tmp_path: Path) -> N
         logging.getLogger().setLevel(level)
 
 
-async def test_a_request_that_is_never_answered_does_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_a_request_that_is_never_answered_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(change: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
     async with serving(tmp_path) as (client, service):
-        # Nobody takes turns any more.
-        service._ingest.close()
+        monkeypatch.setattr(service, "between_turns", never)
         waiting = asyncio.create_task(post(client, "timeframes", {"timeframes": ["1m"]}))
-        await asyncio.sleep(0)
+        async with patience("the request"):
+            await asked.wait()
     waiting.cancel()
     await asyncio.wait([waiting])

@@ -41,7 +41,10 @@ AT_ONCE = RestartPolicy(budget=2, base_s=0.0, cap_s=0.0)
 
 def settings(tmp_path: Path, **overrides: Any) -> Settings:
     dotted = {name.replace("__", "."): value for name, value in overrides.items()}
-    chosen = {"monitoring.port": 0, "persist.path": str(tmp_path), "instruments": [BTC], **dotted}
+    # A drain takes as long as the machine does.
+    chosen = {
+        "monitoring.port": 0, "persist.path": str(tmp_path), "instruments": [BTC], "shutdown.deadline": "10m", **dotted
+    }  # fmt: skip
     return load_settings(overrides=chosen).settings
 
 

@@ -17,6 +17,7 @@ from market_data_tick_handler.errors import SinkBusy, SinkError, SinkRejected, S
 from market_data_tick_handler.testing import ManualClock, ScriptedSource, books, trades
 from streaming_service.ingest import Cadence, Feed, Ingest
 from streaming_service.sink import FullPolicy, Outlet, SinkItem
+from tests.waiting import patience
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 ETH = "BINANCE:SPOT_PAIR:ETH-USDT"
@@ -427,5 +428,6 @@ async def test_nothing_is_turned_before_what_comes_before_turns_has_ended() -> N
     assert recorder.fed == [] and outlet.depth == 0
     order.set()
     ingest.close()
-    await asyncio.wait_for(running, 5)
+    async with patience("the last turn"):
+        await running
     assert len(recorder.fed) == 1 and outlet.depth == 1 and told == [1]

@@ -13,6 +13,7 @@ from market_data_tick_handler.testing import ManualClock
 from streaming_service.numbering import ChannelNumbers, first_number
 from streaming_service.sink import FullPolicy, Outlet
 from streaming_service.sinks.bus import InProcessBus, Subscription
+from tests.waiting import patience, until
 from tests.wire.candles import BTC, ETH, candles
 
 
@@ -46,16 +47,16 @@ async def test_what_a_full_queue_dropped_is_a_gap_for_the_subscriber() -> None:
         "bus", bus, clock=ManualClock(), capacity=2, policy=FullPolicy.DROP_OLDEST, numbers=ChannelNumbers(100)
     )
     items: list[Any] = []
-    async with asyncio.timeout(10), LiveFeatureStream(BTC, transport=bus, timeframe="1m", buffer=1) as stream:
+    async with LiveFeatureStream(BTC, transport=bus, timeframe="1m", buffer=1) as stream:
         writing = asyncio.create_task(outlet.run())
         for index in range(20):
             await outlet.put(candles(index, sequences=False))
             await asyncio.sleep(0)
-        while outlet.depth < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await until(lambda: outlet.depth == 2, "a full queue")
         outlet.close()
-        items = [item async for item in stream]
-        await writing
+        async with patience("the end of the stream"):
+            items = [item async for item in stream]
+            await writing
     gaps = [item for item in items if isinstance(item, CandleGap)]
     numbers = [item.sequence for item in items if not isinstance(item, CandleGap)]
     missing = [number for gap in gaps for number in range(gap.from_sequence or 0, (gap.to_sequence or 0) + 1)]

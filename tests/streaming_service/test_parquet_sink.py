@@ -24,6 +24,7 @@ from market_data_tick_handler.testing import ManualClock, chunks, trades
 from streaming_service.sink import Outlet
 from streaming_service.sinks.parquet import ParquetSink, in_thread
 from streaming_service.sinks.ticks import RawTickSink
+from tests.waiting import PATIENCE_S
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 DAY = date(2024, 1, 1)
@@ -47,11 +48,11 @@ async def test_a_cancelled_flush_ends_before_the_files_are_touched_again() -> No
     def slow() -> None:
         active.append("slow")
         started.set()
-        release.wait(10)
+        release.wait(PATIENCE_S)
         active.remove("slow")
 
     task = asyncio.create_task(in_thread(slow))
-    await asyncio.to_thread(started.wait, 10)
+    assert await asyncio.to_thread(started.wait, PATIENCE_S)
     task.cancel()
     release_soon = asyncio.create_task(asyncio.to_thread(release.set))
     with pytest.raises(asyncio.CancelledError):

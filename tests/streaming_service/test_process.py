@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from streaming_service.process import spare_the_collector
+from tests.waiting import until
 
 _REUSED = """
 import resource
@@ -38,9 +39,7 @@ async def test_the_collector_is_spared_what_the_service_is_made_of_for_as_long_a
     assert gc.get_freeze_count() == 0
     made = [[number] for number in range(1_000)]
     service.started.set()
-    async with asyncio.timeout(10):
-        while gc.get_freeze_count() < len(made):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+    await until(lambda: gc.get_freeze_count() >= len(made), "what was made is frozen")
     sparing.cancel()
     await asyncio.gather(sparing, return_exceptions=True)
     assert gc.get_freeze_count() == 0

@@ -16,6 +16,8 @@ from streaming_service.sink import SinkItem
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 T0 = 1_704_067_200_000_000
 SECOND = 1_000_000
+# A drain takes as long as the machine does.
+UNHURRIED = {"shutdown.deadline": "10m"}
 
 
 class Stuck:
@@ -44,7 +46,7 @@ async def test_there_is_no_watermark_while_a_turn_is_held_up_in_the_middle(tmp_p
     for number in range(1, 100):
         steps += [0.1, tick(number * 0.1, number)]
     source = ScriptedSource([*steps, 1_000.0], sleep=clock.sleep)  # type: ignore[list-item]
-    chosen = {"modes": ["serve"], "instruments": [BTC], "persist.path": str(tmp_path)}
+    chosen = {"modes": ["serve"], "instruments": [BTC], "persist.path": str(tmp_path), **UNHURRIED}
     settings = load_settings(overrides=chosen, environment={}).settings
     stuck, stop = Stuck(), asyncio.Event()
     service = Service(
@@ -73,7 +75,7 @@ async def test_there_is_no_watermark_while_a_turn_is_held_up_in_the_middle(tmp_p
 async def test_marks_end_with_a_service_that_only_stores(tmp_path: Path) -> None:
     """Nobody could hear them."""
     clock = ManualClock(T0)
-    chosen = {"modes": ["persist"], "instruments": [BTC], "persist.path": str(tmp_path)}
+    chosen = {"modes": ["persist"], "instruments": [BTC], "persist.path": str(tmp_path), **UNHURRIED}
     settings = load_settings(overrides=chosen, environment={}).settings
     source = ScriptedSource([1.0, tick(1.0, 1), 1_000.0], sleep=clock.sleep)
     service = Service(settings, inputs=Inputs((Feed("live", source),), clock), wall=clock, listen=False)

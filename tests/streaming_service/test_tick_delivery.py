@@ -22,6 +22,7 @@ from streaming_service.sinks.tables.rows import tick_rows
 from streaming_service.tick_delivery import TickDelivery
 from tests.streaming_service.recovery_world import SPOT, START_US, World, market
 from tests.streaming_service.sinks.tables.world import make_sink, table
+from tests.waiting import patience
 
 # Nothing goes out by itself: the spool is what a crash leaves.
 NEVER_S = 1e9
@@ -300,7 +301,7 @@ async def test_it_waits_for_a_sink_that_opens_late_and_asks_a_busy_one_again(tmp
     await clock.advance(5)
     assert not begun.done()
     sink.open_now.set()
-    async with asyncio.timeout(10):
+    async with patience("a sink that is asked again until it takes the rows"):
         while not begun.done():
             await clock.advance(1)
     assert sum(len(rows.batch) for rows in sink.rows) == count > 20 and sink.busy == 0
@@ -314,6 +315,7 @@ async def test_a_sink_that_was_given_up_holds_no_turn_up(tmp_path: Path) -> None
     await clock.advance(5)
     assert not begun.done()
     outlet.abandon()
-    await asyncio.wait_for(begun, 5)
+    async with patience("a sink that is given up"):
+        await begun
     await ticks.deliver_fetched(SPOT.key)
     assert sink.rows == []

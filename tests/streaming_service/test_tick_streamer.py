@@ -19,6 +19,8 @@ from market_data_tick_handler.storage.raw_ticks import read_raw_ticks
 from market_data_tick_handler.testing import trades
 from streaming_service.integrated import IntegratedStreamingService, integrated_settings
 from streaming_service.supervisor import TaskFailed
+from tests.steady_clock import SteadyClock
+from tests.waiting import patience
 
 BTC = "BINANCE:SPOT_PAIR:BTC-USDT"
 PERPETUAL = "BINANCE-FUTURES:PERPETUAL:BTC-USDT"
@@ -32,13 +34,13 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def streamer(*arguments: Any, **options: Any) -> LiveTickStreamer:
-    overrides = {"simulation.speed": "300x", **options.pop("overrides", {})}
+    overrides = {"simulation.speed": "300x", "shutdown.deadline": "10m", **options.pop("overrides", {})}
     return LiveTickStreamer(*arguments, overrides=overrides, **options)
 
 
 async def first(ticks: LiveTickStreamer, rows: int) -> list[Rows]:
     found: list[Rows] = []
-    async with asyncio.timeout(30):
+    async with patience(lambda: f"{rows} rows, came {sum(len(item.batch) for item in found)}"):
         async for each in ticks:
             found.append(each)
             if sum(len(item.batch) for item in found) >= rows:
@@ -51,8 +53,13 @@ async def test_ticks_are_the_rows_that_the_service_stores_of_the_same_market(tmp
         found = await first(ticks, 2_000)
     assert {rows.instrument for rows in found} == {BTC} and {rows.data_type for rows in found} == {DataType.TRADES}
     mine = concat([rows.batch for rows in found])
-    overrides = {"simulation.speed": "300x", "persist.store_ticks": True, "candles.timeframes": ["1m"]}
-    service = IntegratedStreamingService(integrated_settings(BTC, overrides=overrides), listen=False)
+    overrides = {
+        "simulation.speed": "300x", "shutdown.deadline": "10m", "persist.store_ticks": True,
+        "candles.timeframes": ["1m"],
+    }  # fmt: skip
+    # A second of the service is five minutes of the market, whatever else the machine does meanwhile.
+    wall = SteadyClock()
+    service = IntegratedStreamingService(integrated_settings(BTC, overrides=overrides), wall=wall, listen=False)
     await service.start_streaming(1.0)
     stored = concat(list(read_raw_ticks("market_data", date(2024, 1, 1), DataType.TRADES, BTC)))
     count = min(len(mine), len(stored))
@@ -103,7 +110,7 @@ async def test_a_slow_reader_holds_the_source_up_and_loses_nothing(monkeypatch: 
     async with streamer(BTC) as ticks:
         taken = await first(ticks, 1)
         before = -1
-        async with asyncio.timeout(30):
+        async with patience("a source that is held up"):
             while source.batches != before:
                 before = source.batches
                 for _ in range(500):

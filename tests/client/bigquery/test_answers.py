@@ -32,6 +32,7 @@ from market_data_tick_handler.errors import (
 )
 from market_data_tick_handler.testing.ticks import BTC
 from tests.streaming_service.sinks.bigquery import world
+from tests.waiting import PATIENCE_S
 
 MIB = 1 << 20
 SELECT = "SELECT * FROM d.t WHERE timestamp > TIMESTAMP '2024-01-01'"
@@ -191,7 +192,7 @@ def test_what_fails_for_now_is_tried_again(ask: Ask) -> None:
     later = refusal(503, "backendError")
     service = Service(refused=[later, later, (200, {}, {})])
     service.refused[-1] = 200, {}, service._job({})
-    _, client = ask(service, retry_for_s=20.0)
+    _, client = ask(service, retry_for_s=PATIENCE_S)
     assert client.query(SELECT)["n"].tolist() == [7] and len(service.jobs) == 3
 
 

@@ -37,6 +37,7 @@ from streaming_service.sinks.tables.definitions import candles_schema, history_t
 from tests.streaming_service.sinks.bigquery import world
 from tests.streaming_service.sinks.bigquery.emulators import Emulator
 from tests.streaming_service.sinks.bigquery.world import ETH
+from tests.waiting import PATIENCE_S
 
 GROUPS = ("identity", "ohlcv", "book")
 SCHEMA = wire_schema(candles_schema())
@@ -53,7 +54,7 @@ class Written:
     batches: tuple[CandleBatch, ...]
 
     def client(self, **options: Any) -> BigQueryClient:
-        return BigQueryClient(settings=self.settings, retry_for_s=5.0, **options)
+        return BigQueryClient(settings=self.settings, retry_for_s=PATIENCE_S, **options)
 
     def official(self) -> Any:
         return world.client(self.emulator.rest_url)
@@ -214,7 +215,7 @@ def test_the_job_names_the_partitions(written: Written, caplog: pytest.LogCaptur
 def test_a_dataset_that_is_not_there_counts_as_empty(written: Written) -> None:
     """Before batch has filled anything there is live alone; asked for by name, it is said that it is not there."""
     absent = written.settings.model_copy(update={"dataset_history": "nothing_here"})
-    with BigQueryClient(settings=absent, retry_for_s=1.0) as client:
+    with BigQueryClient(settings=absent, retry_for_s=PATIENCE_S) as client:
         assert len(client.get_candles(ETH, "1m", "2024-01-01", "2024-01-01", columns=["open"])) == 3
         with pytest.raises(NotFound, match="nothing_here"):
             client.get_candles(ETH, "1m", "2024-01-01", "2024-01-01", dataset="history")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE_S, until
+
 # Where screenshots are kept; the test's own directory by default.
 ARTEFACTS = "DASHBOARD_SCREENSHOTS"
-WAIT_MS = 30_000
+WAIT_MS = 1_000 * PATIENCE_S
 
 
 def chromium() -> str:
@@ -38,14 +40,25 @@ class Tab:
         """Text of the first element that matches."""
         return str(await self.page.locator(selector).first.inner_text())
 
-    async def until(self, expression: str, *, within_ms: float = WAIT_MS) -> None:
+    async def shows(self, selector: str, wanted: str | Callable[[str], bool]) -> None:
+        """Wait until the first element that matches has this text, or one that is wanted."""
+        shown = ""
+
+        async def holds() -> bool:
+            nonlocal shown
+            shown = await self.text(selector)
+            return shown == wanted if isinstance(wanted, str) else wanted(shown)
+
+        await until(holds, lambda: f"{selector} shows {shown!r}")
+
+    async def until(self, expression: str) -> None:
         """Wait until an expression of JavaScript is true, looked at each time the page is drawn.
 
         The page's own policy forbids what Playwright would do for that.
         """
         await self.page.evaluate(
             f"""() => new Promise((done, fail) => {{
-                const end = performance.now() + {within_ms};
+                const end = performance.now() + {WAIT_MS};
                 const look = () => {{
                     if ({expression}) done();
                     else if (performance.now() > end) fail(new Error("in vain: " + {json.dumps(expression)}));
@@ -82,7 +95,7 @@ async def tab(url: str, *, width: int = 1440, height: int = 900, scheme: str = "
 
     phone = width < 600
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"], timeout=WAIT_MS)
         context = await browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme=scheme,

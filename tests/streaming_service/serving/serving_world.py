@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +20,12 @@ from streaming_service.serving.options import ServingOptions
 from streaming_service.serving.sink import ServingSink
 from streaming_service.serving.view import ServiceView
 from streaming_service.sinks.marks import MarkSource
+from tests.waiting import PATIENCE_S, patience, until
 from tests.wire.candles import BTC, ETH
 
 NOW_US = 1_704_067_200_000_000 + 86_400_000_000
+# Nobody is given up for being slow: all of them are as busy as the machine.
+CALM = ServingOptions(stall_s=10 * PATIENCE_S, heartbeat_s=10 * PATIENCE_S, close_s=PATIENCE_S)
 BTC_1M = f"candles:{BTC}:1m"
 ETH_1M = f"candles:{ETH}:1m"
 
@@ -64,7 +66,7 @@ class World:
 
 @asynccontextmanager
 async def world(
-    options: ServingOptions | None = None,
+    options: ServingOptions = CALM,
     *,
     store: str | None = None,
     token: str = "",
@@ -104,28 +106,27 @@ async def world(
         await server.aclose()
 
 
-async def read(socket: ClientWebSocketResponse, count: int, *, within_s: float = 10.0) -> list[dict[str, Any]]:
+async def read(socket: ClientWebSocketResponse, count: int) -> list[dict[str, Any]]:
     """The next `count` messages."""
-    async with asyncio.timeout(within_s):
-        return [orjson.loads(await socket.receive_str()) for _ in range(count)]
+    messages: list[dict[str, Any]] = []
+    async with patience(lambda: f"{count} messages, came {len(messages)}, the last ones {messages[-3:]}"):
+        while len(messages) < count:
+            messages.append(orjson.loads(await socket.receive_str()))
+    return messages
 
 
-async def read_until_closed(
-    socket: ClientWebSocketResponse, *, within_s: float = 20.0
-) -> tuple[list[dict[str, Any]], int | None]:
+async def read_until_closed(socket: ClientWebSocketResponse) -> tuple[list[dict[str, Any]], int | None]:
     """Everything until the server closes, and the close code."""
-    messages = []
-    async with asyncio.timeout(within_s):
+    messages: list[dict[str, Any]] = []
+    async with patience(lambda: f"an end, came {len(messages)} messages"):
         while (message := await socket.receive()).type is WSMsgType.TEXT:
             messages.append(orjson.loads(message.data))
     return messages, socket.close_code
 
 
-async def until(done: Callable[[], bool], *, within_s: float = 10.0) -> None:
-    """Give others turns until a condition holds."""
-    async with asyncio.timeout(within_s):
-        while not done():  # noqa: ASYNC110
-            await asyncio.sleep(0)
+async def listening(served: World, count: int = 1) -> None:
+    """Return once so many subscribers are there; a handshake is over before its subscriber is."""
+    await until(lambda: len(served.sink.hub) == count, lambda: f"{count} subscribers, there are {len(served.sink.hub)}")
 
 
 def numbers(messages: list[dict[str, Any]], channel: str | None = None) -> list[int]:

@@ -19,7 +19,7 @@ from streaming_service.serving.selection import parse_channels, parse_since
 from streaming_service.serving.subscriber import Subscriber
 from streaming_service.sinks.bus import SubscriberPolicy
 from streaming_service.sinks.marks import MarkSource
-from tests.streaming_service.serving.serving_world import BTC_1M, World, read, until, world
+from tests.streaming_service.serving.serving_world import BTC_1M, CALM, World, listening, read, world
 from tests.wire.candles import BTC, ETH, candles
 
 MINUTE_US = 60_000_000
@@ -45,14 +45,10 @@ class Said:
 
 
 @asynccontextmanager
-async def marked(options: ServingOptions | None = None) -> AsyncIterator[tuple[World, Said, ManualClock]]:
+async def marked(options: ServingOptions = CALM) -> AsyncIterator[tuple[World, Said, ManualClock]]:
     said, clock = Said(), ManualClock(START_US)
     async with world(options, marks=said.source(), clock=clock) as served:
         yield served, said, clock
-
-
-async def listening(served: World, count: int = 1) -> None:
-    await until(lambda: len(served.sink.hub) == count)
 
 
 async def test_watermarks_come_each_second_and_name_what_the_channels_have() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,9 +16,8 @@ from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.wire import CandleEncoder
 from streaming_service.serving.endpoints import ENDPOINTS
 from streaming_service.serving.openapi import document, reference_page
-from streaming_service.serving.options import ServingOptions
 from streaming_service.serving.parameters import read_values
-from tests.streaming_service.serving.serving_world import NOW_US, Said, world
+from tests.streaming_service.serving.serving_world import CALM, NOW_US, Said, world
 from tests.wire.candles import BTC, PERPETUAL, candles, computed
 
 
@@ -58,7 +58,7 @@ async def test_what_is_served_follows_the_document() -> None:
         "gaps": {"instrument": BTC},
         "book": {"instrument": BTC},
     }
-    async with world(ServingOptions(columns=("all",)), said=said) as served:
+    async with world(replace(CALM, columns=("all",)), said=said) as served:
         await served.sink.write(candles(0, 3))
         for endpoint in ENDPOINTS:
             schema = endpoint.answers.get(200)

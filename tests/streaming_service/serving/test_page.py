@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from market_data_tick_handler.core.candle_batch import CandleBatch
 from market_data_tick_handler.core.events import Gap
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.core.timeframes import Timeframe
-from streaming_service.serving.options import ServingOptions
 from tests.streaming_service.serving.browser import tab
-from tests.streaming_service.serving.serving_world import NOW_US, Said, World, until, world
+from tests.streaming_service.serving.serving_world import CALM, NOW_US, Said, World, listening, world
+from tests.waiting import PATIENCE_S, until
 from tests.wire.candles import BTC, ETH, candles
 
 TIMEFRAMES = (Timeframe.S15, Timeframe.M1)
@@ -47,7 +48,7 @@ def said() -> Said:
 @pytest.fixture
 async def served() -> AsyncIterator[World]:
     async with world(
-        ServingOptions(open_interval_s=0.01, history_frames=2_000), said=said(), timeframes=TIMEFRAMES
+        replace(CALM, open_interval_s=0.01, history_frames=2_000), said=said(), timeframes=TIMEFRAMES
     ) as running:
         await running.sink.write(whole(0, 40))
         yield running
@@ -58,19 +59,22 @@ async def test_everything_is_shown_and_the_browser_complains_about_nothing(serve
     async with tab(served.url) as opened:
         await opened.until_quality("COMPLETE", 40)
         await opened.until("document.querySelector('#status').dataset.state === 'live'")
-        assert await opened.text("#price") == "139.5"
-        assert "BTC-USDT" in await opened.text("#title") and "1m" in await opened.text("#title")
-        assert (await opened.text("#chips .chip")).split()[:2] == ["rsi_5", "55.25"]
-        await opened.until("document.querySelectorAll('#book .level').length === 5")
-        levels = [text.split() for text in await opened.page.locator("#book .level").all_inner_texts()]
-        assert levels[1:] == [["101.0", "0.5"], ["100.5", "3"], ["99.5", "2"], ["99.0", "1"]]
-        assert "spread 1.0" in await opened.text("#book .spread")
-        assert (await opened.text("#feeds tbody tr")).split() == [
-            "BTC-USDT", "trades", "·", "Binance", "spot", "0.25", "s", "20.5", "0.50", "s", "3", "0",
-        ]  # fmt: skip
-        assert (await opened.text("#sinks tbody tr")).split()[:4] == ["parquet", "1", "–", "99"]
-        assert await opened.text("#alerts") == "Nothing is wrong"
-        assert "open" in await opened.text("#gaps li") and "6.0 s" in await opened.text("#gaps li")
+        await opened.shows("#price", "139.5")
+        await opened.shows("#title", lambda text: "BTC-USDT" in text and "1m" in text)
+        await opened.shows("#chips .chip", lambda text: text.split()[:2] == ["rsi_5", "55.25"])
+        levels: list[list[str]] = []
+
+        async def has_book() -> bool:
+            levels[:] = [text.split() for text in await opened.page.locator("#book .level").all_inner_texts()]
+            return levels[1:] == [["101.0", "0.5"], ["100.5", "3"], ["99.5", "2"], ["99.0", "1"]]
+
+        await until(has_book, lambda: f"a book of five lines, there is {levels}")
+        await opened.shows("#book .spread", lambda text: "spread 1.0" in text)
+        feed = ["BTC-USDT", "trades", "·", "Binance", "spot", "0.25", "s", "20.5", "0.50", "s", "3", "0"]
+        await opened.shows("#feeds tbody tr", lambda text: text.split() == feed)
+        await opened.shows("#sinks tbody tr", lambda text: text.split()[:4] == ["parquet", "1", "–", "99"])
+        await opened.shows("#alerts", "Nothing is wrong")
+        await opened.shows("#gaps li", lambda text: "open" in text and "6.0 s" in text)
         assert opened.complaints == []
 
 
@@ -79,11 +83,11 @@ async def test_candles_move_on_in_progress_too(served: World) -> None:
         await opened.until_quality("COMPLETE", 40)
         served.sink.write_open(whole(40, 1, close=np.array([777.25])))
         await opened.until("document.querySelector('#price').textContent === '777.25'")
-        assert await opened.text("#ohlc .quality dd") == "OPEN"
+        await opened.shows("#ohlc .quality dd", "OPEN")
         assert await opened.quality("COMPLETE") == 40
         await served.sink.write(whole(40, 1))
         await opened.until_quality("COMPLETE", 41)
-        assert await opened.text("#price") == "140.5"
+        await opened.shows("#price", "140.5")
 
 
 async def test_a_gap_is_seen_and_heals_when_the_revision_comes(served: World) -> None:
@@ -91,22 +95,27 @@ async def test_a_gap_is_seen_and_heals_when_the_revision_comes(served: World) ->
         await opened.until_quality("COMPLETE", 40)
         await served.sink.write(whole(40, 2, quality="GAPPED", gap_ms=6_000, coverage=0.9))
         await opened.until_quality("GAPPED", 2)
-        assert "GAPPED · 6.0 s gap" in await opened.text("#ohlc .quality dd")
+        await opened.shows("#ohlc .quality dd", lambda text: "GAPPED · 6.0 s gap" in text)
         gapped = await opened.page.locator("#canvas canvas").screenshot()
         revised = whole(40, 2, quality="REPAIRED", revision=1).numbered(np.array([43, 44]))
         await served.sink.write(revised)
         await opened.until_quality("GAPPED", 0, 0)
         await opened.until_quality("REPAIRED", 2)
-        assert await opened.page.locator("#canvas canvas").screenshot() != gapped
+
+        async def looks_different() -> bool:
+            return bool(await opened.page.locator("#canvas canvas").screenshot() != gapped)
+
+        await until(looks_different, "another picture")
 
 
 async def test_a_broken_socket_comes_back_and_nothing_is_missed(served: World) -> None:
     async with tab(served.url) as opened:
         await opened.until_quality("COMPLETE", 40)
+        await listening(served)
         for receiver in served.sink.hub.receivers:
             receiver.end(1012, "restart")  # type: ignore[attr-defined]
         await served.sink.write(whole(40, 3))
-        await until(lambda: len(served.sink.hub) == 1)
+        await listening(served)
         await opened.until_quality("COMPLETE", 43)
         await opened.until("document.querySelector('#status').dataset.state === 'live'")
 
@@ -133,16 +142,16 @@ async def test_the_reader_chooses_instrument_timeframe_and_panes_and_the_address
         await opened.until_quality("COMPLETE", 7, 7)
         await opened.page.click('#timeframes [data-timeframe="15s"]')
         await opened.until_quality("COMPLETE", 9, 9)
-        assert "15s" in await opened.text("#title")
+        await opened.shows("#title", lambda text: "15s" in text)
         await opened.page.select_option("#add-pane", "volume")
         await opened.page.click('#chips [data-name="rsi_5"]')
         await opened.until("document.querySelectorAll('#chips .chip').length === 1")
-        assert (await opened.text("#chips .chip")).split()[:2] == ["volume", "2"]
+        await opened.shows("#chips .chip", lambda text: text.split()[:2] == ["volume", "2"])
         await opened.page.reload()
         await opened.until_quality("COMPLETE", 9, 9)
         assert await opened.page.input_value("#instrument") == ETH
         assert await opened.page.get_attribute('#timeframes [data-timeframe="15s"]', "aria-checked") == "true"
-        assert (await opened.text("#chips .chip")).split()[0] == "volume"
+        await opened.shows("#chips .chip", lambda text: text.split()[:1] == ["volume"])
 
 
 async def test_the_candle_under_the_pointer_is_told(served: World) -> None:
@@ -159,14 +168,15 @@ async def test_going_back_brings_older_candles_and_a_way_to_the_newest(served: W
     await served.sink.write(whole(40, 900))
     async with tab(served.url) as opened:
         await opened.until_quality("COMPLETE", 50)
-        for _ in range(12):
+
+        async def further_back() -> bool:
             await opened.page.focus("#canvas canvas")
             await opened.page.keyboard.press("Home")
-            if await first_seen(opened):
-                break
-        else:
-            pytest.fail("the first candle never came")
-        assert await opened.page.locator("#follow").is_visible()
+            return await first_seen(opened)
+
+        # Each look moves the pointer over the whole chart, which takes seconds.
+        await until(further_back, "the first candle", within_s=5 * PATIENCE_S)
+        await opened.page.wait_for_selector("#follow", state="visible")
         await opened.page.click("#follow")
         await opened.until("document.querySelector('#follow').hidden")
 
@@ -186,12 +196,11 @@ async def test_light_and_dark_follow_the_system_until_the_reader_chooses(served:
     async with tab(served.url, scheme="light") as opened:
         light = await opened.page.evaluate(paper)
         await opened.page.emulate_media(color_scheme="dark")
-        dark = await opened.page.evaluate(paper)
-        assert light != dark
+        await opened.until(f"{paper} !== '{light}'")
         await opened.page.click("#theme")
-        assert await opened.page.evaluate(paper) == light
+        await opened.until(f"{paper} === '{light}'")
         await opened.page.reload()
-        assert await opened.page.evaluate(paper) == light
+        await opened.until(f"{paper} === '{light}'")
         assert opened.complaints == []
 
 
@@ -214,7 +223,7 @@ async def test_names_that_are_markup_are_shown_as_text(served: World) -> None:
     async with tab(f"{served.url}/#i={EVIL}&t={EVIL}&p={EVIL}") as opened:
         await opened.until("document.querySelectorAll('#alerts .alert').length === 2")
         await opened.until("document.querySelector('#gaps').textContent.includes('onerror')")
-        assert EVIL in await opened.text("#sinks tbody tr")
+        await opened.shows("#sinks tbody tr", lambda text: EVIL in text)
         assert await opened.page.evaluate("document.querySelectorAll('main img').length") == 0
         assert opened.complaints == []
 
@@ -236,6 +245,5 @@ async def test_people_sign_in_with_the_token_and_then_see_the_page() -> None:
 async def test_the_api_is_documented_for_people(served: World) -> None:
     async with tab(f"{served.url}/api/docs") as opened:
         await opened.page.wait_for_selector("article")
-        shown = await opened.text("#docs")
-        assert "/api/candles" in shown and "/ws" in shown and "timeframe" in shown
+        await opened.shows("#docs", lambda text: "/api/candles" in text and "/ws" in text and "timeframe" in text)
         assert opened.complaints == []

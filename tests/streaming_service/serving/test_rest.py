@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from market_data_tick_handler.storage.candle_files import CandleWriter
 from market_data_tick_handler.storage.gap_ledger import write_gaps
 from market_data_tick_handler.testing.ticks import START_US
 from streaming_service.serving.books import LatestBooks
-from streaming_service.serving.options import ServingOptions
-from tests.streaming_service.serving.serving_world import NOW_US, Said, world
+from tests.streaming_service.serving.serving_world import CALM, NOW_US, Said, world
 from tests.wire.candles import BTC, ETH, PERPETUAL, candles, computed
 
 M1_US = 60_000_000
@@ -65,7 +65,7 @@ async def test_a_revised_candle_comes_once_as_it_stands() -> None:
 
 async def test_what_memory_forgot_comes_from_the_files_and_both_are_joined_without_a_seam(tmp_path: Path) -> None:
     store = stored(tmp_path, candles(0, 40), candles(5, 1, revision=2, close=3.0))
-    async with world(ServingOptions(history_frames=10), store=store) as served:
+    async with world(replace(CALM, history_frames=10), store=store) as served:
         await served.sink.write(candles(20, 30))
         _, found = await served.get("/api/candles", **SERIES, limit=45)
         assert opens(found) == list(range(5, 50))
@@ -130,7 +130,7 @@ async def test_columns_select_what_rows_carry_beside_identity_and_prices() -> No
 
 async def test_columns_that_are_not_published_come_from_files_or_are_refused_by_name(tmp_path: Path) -> None:
     store = stored(tmp_path, candles(0, 4))
-    options = ServingOptions(columns=("close",))
+    options = replace(CALM, columns=("close",))
     async with world(options, store=store) as served:
         await served.sink.write(candles(2, 4))
         _, found = await served.get("/api/candles", **SERIES, columns="rsi_5")
@@ -193,7 +193,7 @@ async def test_instruments_tell_their_channels() -> None:
 
 
 async def test_columns_are_those_of_the_registry_and_say_whether_they_are_published() -> None:
-    async with world(ServingOptions(columns=("rsi_5",))) as served:
+    async with world(replace(CALM, columns=("rsi_5",))) as served:
         _, found = await served.get("/api/columns")
         published = {each["name"]: each["published"] for each in found["columns"]}
         assert list(published) == [column.name for column in columns()]

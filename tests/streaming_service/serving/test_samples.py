@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from aiohttp import WSServerHandshakeError
 
 from streaming_service.monitoring.metrics import METRICS, ServiceMetrics
-from streaming_service.serving.options import ServingOptions
 from streaming_service.serving.samples import websocket_samples
-from tests.streaming_service.serving.serving_world import BTC_1M, World, numbers, read, until, world
+from tests.streaming_service.serving.serving_world import BTC_1M, CALM, World, listening, numbers, read, world
+from tests.waiting import until
 from tests.wire.candles import candles
 
 
@@ -23,7 +24,7 @@ async def test_subscribers_messages_and_bytes_are_counted() -> None:
     async with world() as served:
         await served.sink.write(candles(0, 3))
         async with served.connect(BTC_1M, history=3) as socket, served.connect(BTC_1M) as other:
-            await until(lambda: len(served.sink.hub) == 2)
+            await listening(served, 2)
             await served.sink.write(candles(3, 2))
             sizes = [len((await socket.receive_str()).encode()) for _ in range(5)]
             sizes += [len((await other.receive_str()).encode()) for _ in range(2)]
@@ -31,12 +32,13 @@ async def test_subscribers_messages_and_bytes_are_counted() -> None:
             assert (now["subscribers"], now["subscriptions"]) == (2, 2)
             # Each message of this size has four bytes before it.
             assert (now["messages_sent"], now["bytes_sent"]) == (7, sum(sizes) + 7 * 4)
-        await until(lambda: not len(served.sink.hub))
+        await listening(served, 0)
         assert (found(served)["subscribers"], found(served)["subscriptions"]) == (0, 2)
 
 
 async def test_those_for_whom_there_is_no_place_are_counted() -> None:
-    async with world(ServingOptions(max_subscribers=1)) as served, served.connect(BTC_1M):
+    async with world(replace(CALM, max_subscribers=1)) as served, served.connect(BTC_1M):
+        await listening(served)
         for _ in range(2):
             with pytest.raises(WSServerHandshakeError):
                 async with served.connect(BTC_1M):
@@ -47,8 +49,8 @@ async def test_those_for_whom_there_is_no_place_are_counted() -> None:
 @pytest.mark.parametrize(("policy", "lost"), [("drop_oldest", 38), ("latest", 39)])
 async def test_what_policies_drop_is_counted_for_each_of_them(policy: str, lost: int) -> None:
     """Forty candles in one turn, for a queue of two or of the newest one."""
-    async with world(ServingOptions(client_frames=2)) as served, served.connect(BTC_1M, policy=policy) as socket:
-        await until(lambda: len(served.sink.hub) == 1)
+    async with world(replace(CALM, client_frames=2)) as served, served.connect(BTC_1M, policy=policy) as socket:
+        await listening(served)
         receiver = served.sink.hub.receivers[0]
         receiver.flush, flush = lambda: None, receiver.flush  # type: ignore[method-assign]
         await served.sink.write(candles(0, 40))
@@ -59,13 +61,13 @@ async def test_what_policies_drop_is_counted_for_each_of_them(policy: str, lost:
         assert notice["count"] == lost and numbers(rest)[-1] == 40
         assert found(served)[f"messages_dropped/{policy}"] == lost
         assert sum(value for name, value in found(served).items() if name.startswith("messages_dropped")) == lost
-    await until(lambda: not len(served.sink.hub))
+    await listening(served, 0)
     assert found(served)[f"messages_dropped/{policy}"] == lost
 
 
 async def test_a_subscriber_that_is_too_slow_to_lose_nothing_is_counted() -> None:
-    async with world(ServingOptions(client_frames=2, close_s=0.1)) as served, served.connect(BTC_1M) as socket:
-        await until(lambda: len(served.sink.hub) == 1)
+    async with world(replace(CALM, client_frames=2)) as served, served.connect(BTC_1M) as socket:
+        await listening(served)
         receiver = served.sink.hub.receivers[0]
         receiver.flush, flush = lambda: None, receiver.flush  # type: ignore[method-assign]
         await served.sink.write(candles(0, 5))

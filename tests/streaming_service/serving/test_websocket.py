@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket as sockets
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,20 +17,22 @@ from aiohttp import ClientSession, TCPConnector, WSMsgType
 from market_data_tick_handler.core.candle_batch import CandleBatch, concat_candles
 from market_data_tick_handler.core.features.registry import columns
 from market_data_tick_handler.core.timeframes import Timeframe
+from market_data_tick_handler.testing import ManualClock
 from market_data_tick_handler.wire import CandleEncoder
-from streaming_service.serving.options import ServingOptions
 from tests.streaming_service.serving.serving_world import (
     BTC_1M,
+    CALM,
     ETH_1M,
+    listening,
     numbers,
     read,
     read_until_closed,
-    until,
     world,
 )
+from tests.waiting import PATIENCE_S, patience, until
 from tests.wire.candles import BTC, ETH, candles
 
-BIG = ServingOptions(history_frames=10_000, client_frames=10_000, client_bytes=1 << 30, history_bytes=1 << 30)
+BIG = replace(CALM, history_frames=10_000, client_frames=10_000, client_bytes=1 << 30, history_bytes=1 << 30)
 
 
 async def test_history_comes_oldest_first_and_then_the_tail() -> None:
@@ -44,9 +47,9 @@ async def test_history_comes_oldest_first_and_then_the_tail() -> None:
 async def test_messages_are_those_of_the_wire_format() -> None:
     batch = candles(0, 1)
     async with world() as served, served.connect(BTC_1M) as socket:
-        await until(lambda: len(served.sink.hub) == 1)
+        await listening(served)
         await served.sink.write(batch)
-        async with asyncio.timeout(10):
+        async with patience("a message"):
             assert (await socket.receive_str()).encode() == CandleEncoder().messages(batch)[0]
 
 
@@ -78,8 +81,8 @@ async def test_snapshot_and_tail_have_no_hole_and_no_duplicate_while_candles_are
                 if "since" in query:
                     assert numbers(seen, BTC_1M)[0] == index * 20 + 1
 
-        async with asyncio.timeout(60):
-            await asyncio.gather(publish(), *(follow(index) for index in range(12)))
+        # Every part of it waits with patience of its own.
+        await asyncio.gather(publish(), *(follow(index) for index in range(12)))
 
 
 async def test_history_holds_the_newest_candles_as_they_stand_even_where_older_ones_were_revised_last() -> None:
@@ -95,7 +98,7 @@ async def test_history_holds_the_newest_candles_as_they_stand_even_where_older_o
 
 
 async def test_a_number_that_memory_no_longer_has_is_answered_by_a_gap_and_what_there_is() -> None:
-    async with world(ServingOptions(history_frames=5)) as served:
+    async with world(replace(CALM, history_frames=5)) as served:
         await served.sink.write(candles(0, 20))
         async with served.connect(BTC_1M, since=f"{BTC_1M}@3") as socket:
             gap, *rest = await read(socket, 6)
@@ -107,7 +110,7 @@ async def test_a_number_that_memory_no_longer_has_is_answered_by_a_gap_and_what_
 
 async def test_a_number_from_before_a_restart_is_completed_by_a_gap_when_the_channel_speaks_again() -> None:
     async with world() as served, served.connect(BTC_1M, since=f"{BTC_1M}@57") as socket:
-        await until(lambda: len(served.sink.hub) == 1)
+        await listening(served)
         await served.sink.write(candles(59, 2))
         gap, *rest = await read(socket, 3)
         assert (gap["from"], gap["to"], gap["reason"]) == (58, 59, "evicted")
@@ -124,7 +127,7 @@ async def test_numbers_that_begin_anew_are_told_of_so_that_the_reader_goes_on_be
 
 async def test_what_the_sink_itself_never_got_is_a_gap_for_those_who_listen_and_those_who_come_later() -> None:
     async with world() as served, served.connect(BTC_1M) as early:
-        await until(lambda: len(served.sink.hub) == 1)
+        await listening(served)
         await served.sink.write(candles(0, 2))
         await served.sink.write(candles(6, 2))
         async with served.connect(BTC_1M, history=10) as late:
@@ -137,7 +140,7 @@ async def test_what_the_sink_itself_never_got_is_a_gap_for_those_who_listen_and_
 
 async def test_a_candle_delivered_again_is_passed_over() -> None:
     async with world() as served, served.connect(BTC_1M) as socket:
-        await until(lambda: len(served.sink.hub) == 1)
+        await listening(served)
         await served.sink.write(candles(0, 3))
         await served.sink.write(candles(1, 3))
         assert numbers(await read(socket, 4)) == [1, 2, 3, 4]
@@ -146,7 +149,7 @@ async def test_a_candle_delivered_again_is_passed_over() -> None:
 
 async def test_without_a_journal_numbers_go_on_and_do_not_continue_those_of_an_earlier_run() -> None:
     async with world() as served, served.connect(BTC_1M) as socket:
-        await until(lambda: len(served.sink.hub) == 1)
+        await listening(served)
         await served.sink.write(candles(0, 2, sequences=False))
         await served.sink.write(candles(2, 2, sequences=False))
         got = numbers(await read(socket, 4))
@@ -172,23 +175,28 @@ async def test_a_channel_asked_for_by_name_and_by_pattern_comes_once() -> None:
     async with world() as served:
         await served.sink.write(candles(0, 1))
         async with served.connect(BTC_1M, f"candles:{BTC}:*", "candles:*", history=1) as socket:
+            await listening(served)
             await served.sink.write(candles(1, 1))
             assert numbers(await read(socket, 2)) == [1, 2]
 
 
 async def test_candles_in_progress_come_to_those_who_asked_and_end_with_the_final_one() -> None:
+    clock = ManualClock()
     async with (
-        world(ServingOptions(open_interval_s=0.01)) as served,
+        world(replace(CALM, open_interval_s=0.25), clock=clock) as served,
         served.connect(BTC_1M, open=1) as both,
         served.connect(BTC_1M) as finals,
     ):
-        await until(lambda: len(served.sink.hub) == 2)
+        await listening(served, 2)
         served.sink.write_open(candles(0, 1, close=100.7))
         assert [(each["is_final"], each["close"]) for each in await read(both, 1)] == [(False, 100.7)]
         served.sink.write_open(candles(0, 1, close=100.8))
         served.sink.write_open(candles(0, 1, close=100.9))
+        await clock.advance(0.25)
         assert [(each["is_final"], each["close"]) for each in await read(both, 1)] == [(False, 100.9)]
+        clock.move(0.25)
         served.sink.write_open(candles(0, 1, close=101.0))
+        served.sink.write_open(candles(0, 1, close=101.1))
         await served.sink.write(candles(0, 1))
         served.sink.write_open(candles(0, 1, close=99.0))
         await served.sink.write(candles(1, 1))
@@ -209,11 +217,11 @@ def throttled() -> ClientSession:
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "latest"])
 async def test_a_slow_client_loses_the_old_is_told_so_and_ends_with_the_newest(policy: str) -> None:
-    options = ServingOptions(client_frames=20, history_frames=10)
+    options = replace(CALM, client_frames=20, history_frames=10)
     async with world(options) as served, throttled() as session:
         url = f"{served.url}/ws?channels={BTC_1M}&policy={policy}"
         async with session.ws_connect(url, max_msg_size=0) as socket:
-            await until(lambda: len(served.sink.hub) == 1)
+            await listening(served)
             total = 6_000
             for number in range(0, total, 20):
                 await served.sink.write(candles(number, 20, **padding()))
@@ -237,11 +245,11 @@ def padding() -> dict[str, Any]:
 
 
 async def test_a_client_that_may_lose_nothing_is_disconnected_when_it_is_too_slow_and_goes_on_where_it_was() -> None:
-    options = ServingOptions(client_frames=50, history_frames=20_000, history_bytes=1 << 30, close_s=0.5)
+    options = replace(CALM, client_frames=50, history_frames=20_000, history_bytes=1 << 30, close_s=0.5)
     async with world(options) as served, throttled() as session:
         total = 5_000
         async with session.ws_connect(f"{served.url}/ws?channels={BTC_1M}", max_msg_size=0) as socket:
-            await until(lambda: len(served.sink.hub) == 1)
+            await listening(served)
             for number in range(0, total, 20):
                 await served.sink.write(candles(number, 20, **padding()))
             assert len(served.sink.hub) == 0
@@ -261,37 +269,39 @@ async def test_a_client_that_may_lose_nothing_is_disconnected_when_it_is_too_slo
 
 async def test_a_client_that_reads_in_time_gets_the_close_code_of_a_slow_one() -> None:
     """The socket is full when the queue overflows; once the client reads on, it learns why it was ended."""
-    options = ServingOptions(client_frames=50, history_frames=10, close_s=10.0)
+    options = replace(CALM, client_frames=50, history_frames=10)
     async with (
         world(options) as served,
         throttled() as session,
         session.ws_connect(f"{served.url}/ws?channels={BTC_1M}", max_msg_size=0) as socket,
     ):
-        await until(lambda: len(served.sink.hub) == 1)
-        for number in range(0, 5_000, 20):
+        await listening(served)
+        for number in range(0, 100_000, 20):
+            if served.sink.report()["ended_slow"]:
+                break
             await served.sink.write(candles(number, 20, **padding()))
         _, code = await read_until_closed(socket)
         assert code == 4008
 
 
 async def test_a_client_that_takes_nothing_is_disconnected_though_its_policy_drops() -> None:
-    options = ServingOptions(client_frames=10, stall_s=0.2, close_s=0.1)
+    options = replace(CALM, client_frames=10, stall_s=0.2, close_s=0.1)
     async with world(options) as served, throttled() as session:
         url = f"{served.url}/ws?channels={BTC_1M}&policy=drop_oldest"
         async with session.ws_connect(url, max_msg_size=0):
-            await until(lambda: len(served.sink.hub) == 1)
+            await listening(served)
             for number in range(0, 5_000, 20):
                 await served.sink.write(candles(number, 20, **padding()))
-            await until(lambda: len(served.sink.hub) == 0)
+            await listening(served, 0)
             assert served.sink.report()["ended_slow"] == 1
 
 
 async def test_one_slow_client_holds_nobody_else_up() -> None:
-    options = ServingOptions(client_frames=5_000, client_bytes=1 << 30)
+    options = replace(CALM, client_frames=5_000, client_bytes=1 << 30)
     async with world(options) as served, throttled() as session:
         slow_url = f"{served.url}/ws?channels={BTC_1M}"
         async with session.ws_connect(slow_url, max_msg_size=0), served.connect(BTC_1M) as quick:
-            await until(lambda: len(served.sink.hub) == 2)
+            await listening(served, 2)
             reading = asyncio.create_task(read(quick, 2_000))
             for number in range(0, 2_000, 20):
                 await served.sink.write(candles(number, 20, **padding()))
@@ -301,7 +311,7 @@ async def test_one_slow_client_holds_nobody_else_up() -> None:
 async def test_all_that_one_turn_brings_is_written_at_once() -> None:
     """Counted at the transport: several candles for a subscriber within one turn of the loop are one write."""
     async with world() as served, served.connect(BTC_1M) as socket:
-        await until(lambda: len(served.sink.hub) == 1)
+        await listening(served)
         (connection,) = served.sink.hub.receivers
         transport = connection._request.transport  # type: ignore[attr-defined]
         writes: list[bytes] = []
@@ -327,7 +337,7 @@ def concat(batches: Iterable[CandleBatch]) -> CandleBatch:
 
 async def test_when_the_service_stops_subscribers_get_what_waits_and_the_close_code_of_a_departure() -> None:
     async with world() as served, served.connect(BTC_1M) as socket:
-        await until(lambda: len(served.sink.hub) == 1)
+        await listening(served)
         reading = asyncio.create_task(read_until_closed(socket))
         await served.sink.write(candles(0, 5))
         await served.sink.aclose()
@@ -338,8 +348,8 @@ async def test_when_the_service_stops_subscribers_get_what_waits_and_the_close_c
 
 
 async def test_a_subscriber_beyond_the_limit_is_turned_away_with_the_reason() -> None:
-    async with world(ServingOptions(max_subscribers=1)) as served, served.connect(BTC_1M):
-        await until(lambda: len(served.sink.hub) == 1)
+    async with world(replace(CALM, max_subscribers=1)) as served, served.connect(BTC_1M):
+        await listening(served)
         headers = {
             "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
@@ -356,7 +366,7 @@ async def test_those_who_leave_leave_nothing_behind() -> None:
         for _ in range(3):
             async with served.connect(BTC_1M, ETH_1M, "candles:*:5m", open=1, history=1) as socket:
                 await read(socket, 1)
-        await until(lambda: len(served.sink.hub) == 0)
+        await listening(served, 0)
         hub = served.sink.hub
         assert not any(channel.receivers or channel.open_receivers for channel in hub.channels.values())
         await served.sink.write(candles(0, 1, key=ETH))
@@ -364,7 +374,7 @@ async def test_those_who_leave_leave_nothing_behind() -> None:
 
 
 async def test_memory_of_all_channels_together_is_bounded() -> None:
-    options = ServingOptions(history_bytes=400_000)
+    options = replace(CALM, history_bytes=400_000)
     async with world(options) as served:
         for index in range(40):
             key = f"BINANCE:SPOT_PAIR:C{index:02d}-USDT"
@@ -401,8 +411,10 @@ async def test_an_independent_client_reads_pings_and_closes() -> None:
     async with world() as served:
         await served.sink.write(candles(0, 300, **padding()))
         address = served.url.replace("http", "ws", 1)
-        async with websockets.connect(f"{address}/ws?channels={BTC_1M}&history=300", max_size=None) as socket:
-            async with asyncio.timeout(10):
+        patient: dict[str, Any] = {"open_timeout": PATIENCE_S, "close_timeout": PATIENCE_S, "ping_interval": None}
+        url = f"{address}/ws?channels={BTC_1M}&history=300"
+        async with websockets.connect(url, max_size=None, **patient) as socket:
+            async with patience("messages and a pong"):
                 seen = [orjson.loads(await socket.recv()) for _ in range(300)]
                 await (await socket.ping())
             assert numbers(seen) == list(range(1, 301))
@@ -411,9 +423,9 @@ async def test_an_independent_client_reads_pings_and_closes() -> None:
 
 async def test_the_server_pings_and_gives_a_dead_connection_up() -> None:
     async with (
-        world(ServingOptions(heartbeat_s=0.2)) as served,
+        world(replace(CALM, heartbeat_s=0.2)) as served,
         served.session.ws_connect(f"{served.url}/ws?channels={BTC_1M}", autoping=False) as socket,
     ):
-        async with asyncio.timeout(10):
+        async with patience("a ping"):
             assert (await socket.receive()).type is WSMsgType.PING
-        await until(lambda: len(served.sink.hub) == 0)
+        await listening(served, 0)
