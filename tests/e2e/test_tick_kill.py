@@ -27,7 +27,8 @@ from streaming_service.changes import Change
 from streaming_service.clock import ScaledClock
 from streaming_service.recovery import Recovery
 from streaming_service.sinks.tables.rows import tick_rows
-from tests.e2e.live import RATES, START_US, Running, live_settings, running
+from streaming_service.tick_delivery import TickDelivery
+from tests.e2e.live import RATES, START_US, live_settings, running
 from tests.e2e.test_live_kill import BTC, PATIENT, SPEED, child, published, until_published, until_repaired
 from tests.servers.ports import free_port
 from tests.steady_clock import KeptClock
@@ -122,33 +123,37 @@ async def test_a_service_that_stops_in_the_middle_of_a_repair_leaves_no_row_behi
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that adds the fetched rows is waited for, so that they get into the tables with the last ones."""
-    begun, may_end, add = threading.Event(), threading.Event(), Recovery.add_missing
+    begun, may_end, too_late = threading.Event(), threading.Event(), asyncio.Event()
+    add, finish = Recovery.add_missing, TickDelivery.finish
 
     def add_missing(*arguments: Any) -> int:
         begun.set()
         assert may_end.wait(PATIENCE_S)
         return add(*arguments)
 
+    async def finish_and_say(delivery: TickDelivery) -> None:
+        await finish(delivery)
+        too_late.set()
+
+    async def end_while_draining() -> None:
+        await until(lambda: run.service.draining, "the drain")
+        # A service that waits never gets there before; one that does not has the time to.
+        await asyncio.wait([asyncio.create_task(too_late.wait())], timeout=1.0)
+        may_end.set()
+
     monkeypatch.setattr(Recovery, "add_missing", add_missing)
+    monkeypatch.setattr(TickDelivery, "finish", finish_and_say)
     async with running(tmp_path, "binance", ["BTCUSDT"], [BTC]) as run:
         await run.until_ready()
         await run.seen.until(lambda row: row["timeframe"] == "15s" and row["revision"] == 0)
         run.exchange.inject(Cut(duration_s=3))
         await run.until(begun.is_set, "a repair")
-        ending = asyncio.create_task(end_while_draining(run, may_end))
+        ending = asyncio.create_task(end_while_draining())
     await ending
     store = tmp_path / "store"
     assert_tables_are_day_files(store, least=10)
     ids = sorted(map(int, in_table(store, DataType.TRADES).column("id").to_pylist()))
     assert ids == list(range(ids[0], ids[-1] + 1))
-
-
-async def end_while_draining(run: Running, may_end: threading.Event) -> None:
-    await until(lambda: run.service.draining, "the drain")
-    # Long enough for a service that does not wait to write its last files.
-    for _ in range(200):
-        await asyncio.sleep(0.001)
-    may_end.set()
 
 
 async def test_an_instrument_that_goes_and_comes_again_is_in_the_tables_with_every_row(tmp_path: Path) -> None:
