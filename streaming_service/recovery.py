@@ -361,7 +361,7 @@ class Recovery:
             for key in self.due():
                 async with self.alone(key) as there:
                     if there:
-                        captured = await between_turns(partial(self._capture_now, key, pipelines))
+                        captured = await between_turns(partial(self.capture, key, pipelines[key]))
                         await self._off_the_loop("checkpoint", key, partial(self.save, key, captured))
 
     async def _off_the_loop(self, what: str, key: str, work: Callable[[], None]) -> None:
@@ -369,10 +369,6 @@ class Recovery:
             await to_its_end(work)
         except OSError as error:
             self._fail(what, key, error)
-
-    def _capture_now(self, key: str, pipelines: Mapping[str, Pipeline]) -> Captured:
-        """Of the pipeline that has the key's place when no turn is under way: a repair may have exchanged it."""
-        return self.capture(key, pipelines[key])
 
     # Replay
 

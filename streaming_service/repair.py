@@ -147,11 +147,12 @@ class Repairer:
                 # Dismissed; its gaps are in its journal, for when it comes again.
                 del self._work[key]
             for key in list(self._pipelines):
-                if key in self._pipelines:
-                    self._look(key)
-                    due = self._due(key)
-                    if due:
-                        await self._repair(key, due)
+                if key not in self._pipelines:
+                    continue
+                self._look(key)
+                due = self._due(key)
+                if due:
+                    await self._repair(key, due)
 
     def _look(self, key: str) -> None:
         known = self._work.setdefault(key, {})
@@ -227,7 +228,6 @@ class Repairer:
 
     async def _exchange(self, key: str, rebuilt: Rebuilt, settled: Sequence[Gap]) -> None:
         def take_place() -> None:
-            # The live one of now: the timeframes may have changed while it was rebuilt.
             self._pipelines[key] = self._recovery.take_place(key, rebuilt, self._pipelines[key], settled)
 
         await self._between_turns(take_place)
