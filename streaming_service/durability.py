@@ -148,7 +148,7 @@ class Durability:
         days = self._days.setdefault(key, set())
         over = sorted(day for day in days if day < day_of(now_us - _DAY_ENDED_US))
         if over:
-            await to_its_end(partial(self._archive, key, over))
+            await to_its_end(self._archive, key, over)
             days.difference_update(over)
         days.add(day_of(now_us))
 

@@ -15,7 +15,6 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final, Protocol
 
 from market_data_tick_handler.core.events import Gap, GapEnding, GapKind
@@ -205,7 +204,7 @@ class Repairer:
 
     async def _put_back(self, key: str, found: Sequence[_Found]) -> None:
         added = [
-            await to_its_end(partial(self._recovery.add_missing, key, one.gap, one.rows, self._options.margin_us))
+            await to_its_end(self._recovery.add_missing, key, one.gap, one.rows, self._options.margin_us)
             for one in found
         ]
         endings = [GapEnding.REPAIRED if rows else GapEnding.EXPLAINED for rows in added]

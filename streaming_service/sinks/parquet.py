@@ -12,6 +12,7 @@ from market_data_tick_handler.core.candle_batch import CandleBatch, concat_candl
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import CorruptObject, DataError, SinkError, SinkRejected
 from streaming_service.sink import SinkItem
+from streaming_service.threads import to_its_end
 
 P = TypeVarTuple("P")
 
@@ -89,21 +90,14 @@ def _flush(writer: CandleFiles) -> None:
 
 
 async def in_thread(work: Callable[[Unpack[P]], object], *arguments: *P) -> None:
-    """Run file work in a thread and tell its failures in the sinks' terms.
-
-    A thread cannot be cancelled: whoever is, waits for the work to end, so that nobody starts on the same files.
+    """Run file work in a thread, to its end, and tell its failures in the sinks' terms.
 
     Raises:
         SinkRejected: the rows do not fit what is stored.
         SinkError: the disk failed.
     """
     try:
-        running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            raise
+        await to_its_end(work, *arguments)
     except CorruptObject as error:
         raise SinkError(str(error)) from error
     except DataError as error:
