@@ -36,7 +36,8 @@ class SteadyClock:
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._next: asyncio.TimerHandle | None = None
+        self._next: asyncio.Handle | None = None
+        self._next_s = 0.0
 
     def now_us(self) -> int:
         return int(self.monotonic_s() * 1_000_000)
@@ -62,10 +63,10 @@ class SteadyClock:
         """Beat when the first sleeper wakes, but soon in any case."""
         due_s = loop.time() + min(self._most_s / 2, max(_LEAST_S, self._sleepers[0][0] - self.monotonic_s()))
         if self._next is not None:
-            if self._next.when() <= due_s:
+            if self._next_s <= due_s:
                 return
             self._next.cancel()
-        self._next = loop.call_at(due_s, self._on_beat, loop)
+        self._next, self._next_s = loop.call_at(due_s, self._on_beat, loop), due_s
 
     def _on_beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._next = None

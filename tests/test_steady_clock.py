@@ -110,3 +110,16 @@ async def test_a_time_that_is_being_written_is_not_read(tmp_path: Path) -> None:
         assert before_s <= following.monotonic_s() <= before_s + 2 * MOST_S
         kept.path.write_bytes(told[:8] + bytes(8) + told[16:])
         assert before_s <= following.monotonic_s() <= before_s + 2 * MOST_S
+
+
+def test_it_keeps_time_on_the_event_loop_of_the_service_too() -> None:
+    """Its handles of calls that are due soon are of another kind than asyncio's."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def sleepers() -> None:
+        clock = SteadyClock()
+        for _ in range(20):
+            await asyncio.gather(clock.sleep(0.0001), clock.sleep(0.0001), clock.sleep(0.002))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(sleepers(), 60.0))
