@@ -112,9 +112,10 @@ async def test_a_time_that_is_being_written_is_not_read(tmp_path: Path) -> None:
         assert before_s <= following.monotonic_s() <= before_s + 2 * MOST_S
 
 
-def test_it_keeps_time_on_the_event_loop_of_the_service_too() -> None:
-    """Its handles of calls that are due soon are of another kind than asyncio's."""
+def test_it_keeps_time_on_the_event_loop_of_the_service_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handles of calls that are due at once are of another kind than asyncio's."""
     uvloop = pytest.importorskip("uvloop")
+    monkeypatch.setattr(steady_clock, "_LEAST_S", 0.0001)
 
     async def sleepers() -> None:
         clock = SteadyClock()
