@@ -20,7 +20,8 @@ from market_data_tick_handler.wire import Encoding, decode
 from tests.client.made import CALM, CHANNEL, HASTY, closes, encoded, reader, shown, take
 from tests.client.publisher import Publisher, calls, publisher
 from tests.parity.streams import options, random_trades, replayed
-from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server
+from tests.servers.ports import HOST, free_port
+from tests.servers.redis_server import RedisServer, redis_server
 from tests.servers.sentinel import redis_sentinel
 from tests.waiting import PATIENCE_S, until
 from tests.wire.candles import BTC, ETH, candles

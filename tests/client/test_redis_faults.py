@@ -20,7 +20,8 @@ from market_data_tick_handler.storage.candle_files import CandleWriter
 from market_data_tick_handler.testing import ManualClock
 from tests.client.made import ALERT, CALM, CHANNEL, HASTY, closes, encoded, reader, shown, take
 from tests.client.publisher import Publisher, calls, publisher
-from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server
+from tests.servers.ports import HOST, free_port
+from tests.servers.redis_server import RedisServer, redis_server
 from tests.servers.tcp_proxy import TcpProxy, tcp_proxy
 from tests.streaming_service.sinks.redis_reading import redis_sink
 from tests.waiting import PATIENCE_S, until

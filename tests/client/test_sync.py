@@ -14,7 +14,8 @@ from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import SourceUnavailable
 from market_data_tick_handler.wire import CandleEncoder, channels
 from tests.client.made import HASTY
-from tests.servers.redis_server import RedisServer, free_port, redis_server
+from tests.servers.ports import free_port
+from tests.servers.redis_server import RedisServer, redis_server
 from tests.waiting import wait_until
 from tests.wire.candles import BTC, candles
 

@@ -18,7 +18,7 @@ from market_data_tick_handler.storage.candle_files import CandleWriter
 from market_data_tick_handler.wire import Encoding
 from tests.client.made import ALERT, CHANNEL, HASTY, closes, encoded, reader, shown, take
 from tests.client.websocket_server import CandleServer, candle_server
-from tests.servers.redis_server import free_port
+from tests.servers.ports import free_port
 from tests.servers.tcp_proxy import tcp_proxy
 from tests.waiting import until
 from tests.wire.candles import BTC, ETH, candles

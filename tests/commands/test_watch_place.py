@@ -10,7 +10,8 @@ from market_data_tick_handler.commands.watch_place import RedisPlaceOfCandles, S
 from market_data_tick_handler.core.timeframes import Timeframe
 from market_data_tick_handler.errors import ConfigError, MarketDataError, NotFound, SchemaMismatch, SourceUnavailable
 from tests.commands.watched import BTC, ETH
-from tests.servers.redis_server import free_port, redis_server
+from tests.servers.ports import free_port
+from tests.servers.redis_server import redis_server
 from tests.streaming_service.serving.serving_world import NOW_US, Said, world
 
 

@@ -40,7 +40,8 @@ from tests.e2e.serve_world import (
     until_ready,
     until_scraped,
 )
-from tests.servers.redis_server import HOST, redis_server
+from tests.servers.ports import HOST
+from tests.servers.redis_server import redis_server
 from tests.servers.sentinel import redis_sentinel
 from tests.servers.tcp_proxy import tcp_proxy
 from tests.waiting import PATIENCE_S, until

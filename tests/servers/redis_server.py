@@ -27,13 +27,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-# Whoever has a server often needs these too.
-from tests.servers.ports import HOST as HOST
-from tests.servers.ports import free_port as free_port
+from tests.servers.ports import HOST, free_port
 from tests.servers.tcp_proxy import ProxyThread
 from tests.servers.tls_files import TlsFiles, make_tls_files
-from tests.waiting import PATIENCE_S
-from tests.waiting import wait_until as wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 ADMIN: Final = ("test-admin", "of-this-test-only")
 

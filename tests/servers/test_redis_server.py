@@ -12,7 +12,8 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tests.servers.redis_server import HOST, RedisServer, free_port, redis_server
+from tests.servers.ports import HOST, free_port
+from tests.servers.redis_server import RedisServer, redis_server
 from tests.servers.tcp_proxy import tcp_proxy
 from tests.waiting import PATIENCE_S, patience, until
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from market_data_tick_handler.core.liveness import PaceLimits
 from market_data_tick_handler.core.ticks import DataType
 from market_data_tick_handler.errors import SourceUnavailable
 from streaming_service.source import BufferedSource
+from streaming_service.sources.connection.checks import LastTradeCheck
 from streaming_service.sources.connection.feed import ExchangeSource
 from streaming_service.sources.connection.link import LinkState
 from streaming_service.sources.connection.rest import fetch_trades
@@ -380,6 +382,28 @@ async def test_a_dead_stream_on_a_living_connection_is_found_out_and_replaced_wi
         await server.trade("ETHUSDT")
         await until(lambda: {6, 7} <= set(run.ids()) and 3 in run.ids(ETH))
         assert run.disconnects(ETH) == [] and run.gaps() == []
+
+
+async def test_an_answer_that_comes_while_nothing_is_read_calls_no_stream_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the venue has more than the stream brought may wait in the socket; the next answer tells."""
+    venue = PlainVenue(keep_alive=KeepAlive(0.03), tells_last=True)
+    missed, answers = LastTradeCheck.missed, []
+
+    async def missed_while_held(*arguments: Any) -> bool | None:
+        answers.append(await missed(*arguments))
+        if answers[-1] and answers.count(True) == 1:
+            run.source._load.held = True
+            asyncio.get_running_loop().call_soon(setattr, run.source._load, "held", False)
+        return answers[-1]
+
+    monkeypatch.setattr(LastTradeCheck, "missed", missed_while_held)
+    async with serving() as server, running(server, venue, stream_silence=SOON_SILENT) as run:
+        await server.trade(count=2)
+        await until(lambda: len(run.ids()) == 2)
+        server.mute.add("BTCUSDT")
+        await server.trade(count=3)
+        await until(run.disconnects)
+        assert answers.count(True) >= 2
 
 
 async def test_a_quiet_stream_is_proven_quiet_and_goes_on_proving_its_life() -> None:
